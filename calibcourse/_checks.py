@@ -1,0 +1,121 @@
+"""Input validation shared by every module: each error names the argument, the fault and the remedy."""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+
+def check_logits(logits: Tensor, name: str = "logits") -> None:
+    """Require finite floating logits of shape (N, K) with N >= 1 and K >= 2."""
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(logits).__name__}")
+    if not logits.is_floating_point():
+        raise TypeError(f"{name} must have a floating dtype, got {logits.dtype}")
+    if logits.ndim != 2:
+        raise ValueError(f"{name} must have shape (N, K), got {tuple(logits.shape)}")
+    if logits.shape[0] == 0:
+        raise ValueError(f"{name} must hold at least one sample, got shape {tuple(logits.shape)}")
+    if logits.shape[1] < 2:
+        raise ValueError(f"{name} must have K >= 2 classes, got shape {tuple(logits.shape)}")
+    check_finite(logits, name)
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """Require that no element is NaN or infinite."""
+    # One reduction settles the common case without an (N, K) mask: any NaN or inf makes min or max
+    # non-finite.
+    low, high = torch.aminmax(values.detach())
+    if not (torch.isfinite(low) and torch.isfinite(high)):
+        bad = int((~torch.isfinite(values)).sum())
+        raise ValueError(f"{name} must be finite, got {bad} NaN or infinite values")
+
+
+def check_target(target: Tensor, n_samples: int, n_classes: int, name: str = "target") -> None:
+    """Require int64 labels of shape (N,) in 0..K-1."""
+    if not isinstance(target, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(target).__name__}")
+    if target.dtype != torch.int64:
+        raise TypeError(f"{name} must have dtype torch.int64, got {target.dtype}")
+    if target.shape != (n_samples,):
+        raise ValueError(f"{name} must have shape ({n_samples},), got {tuple(target.shape)}")
+    low, high = (int(v) for v in torch.aminmax(target))
+    if low < 0 or high >= n_classes:
+        raise ValueError(f"{name} must lie in 0..{n_classes - 1}, got values from {low} to {high}")
+
+
+def check_logits_and_target(logits: Tensor, target: Tensor) -> None:
+    """Require valid logits (N, K) and matching labels (N,) on the same device."""
+    check_logits(logits)
+    check_target(target, *logits.shape)
+    if target.device != logits.device:
+        raise ValueError(
+            f"target must be on the device of logits ({logits.device}), got {target.device}"
+        )
+
+
+def check_inputs(inputs: Tensor, name: str = "inputs") -> None:
+    """Require a finite floating batch of at least one sample, shape (N, ...)."""
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(inputs).__name__}")
+    if not inputs.is_floating_point():
+        raise TypeError(f"{name} must have a floating dtype, got {inputs.dtype}")
+    if inputs.ndim < 2 or inputs.shape[0] == 0:
+        raise ValueError(f"{name} must have shape (N, ...) with N >= 1, got {tuple(inputs.shape)}")
+    check_finite(inputs, name)
+
+
+def check_integer(value: int, name: str, minimum: int) -> None:
+    """Require an integer (not a bool) of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
+
+
+def check_real(
+    value: float,
+    name: str,
+    minimum: float = -float("inf"),
+    maximum: float = float("inf"),
+    *,
+    strict: bool = False,
+) -> None:
+    """Require a finite real number in [minimum, maximum], or in the open interval if `strict`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a real number, got {type(value).__name__}")
+    inside = minimum < value < maximum if strict else minimum <= value <= maximum
+    if not inside or value in (float("inf"), -float("inf")):
+        left, right = ("(", ")") if strict else ("[", "]")
+        raise ValueError(f"{name} must lie in {left}{minimum}, {maximum}{right}, got {value}")
+
+
+def check_choice(value: str, name: str, choices: Collection[str]) -> None:
+    """Require one of the listed words; the error lists them."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(sorted(choices))}; got {value!r}")
+
+
+def check_deterministic_model(model: nn.Module) -> None:
+    """Require that the model's output for one sample depends on that sample alone.
+
+    BatchNorm in train mode couples the samples of a batch, dropout makes the output random: in
+    both cases "the Jacobian of a sample" is undefined.
+    """
+    for name, module in model.named_modules():
+        if not module.training:
+            continue
+        if isinstance(module, nn.modules.batchnorm._NormBase | nn.modules.dropout._DropoutNd):
+            if isinstance(module, nn.modules.dropout._DropoutNd) and module.p == 0:
+                continue
+            raise ValueError(
+                f"model must not have {type(module).__name__} in train mode (layer {name!r}): "
+                "its output depends on the rest of the batch or on chance; call model.eval() first"
+            )
+
+
+def check_finite_parameters(model: nn.Module) -> None:
+    """Require that every parameter is finite."""
+    for name, parameter in model.named_parameters():
+        if parameter.numel() and not torch.isfinite(parameter).all():
+            raise ValueError(f"model must have finite parameters, got NaN or inf in {name!r}")

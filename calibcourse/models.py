@@ -1,0 +1,181 @@
+"""The small vision networks of the course: an MLP, a small CNN and ResNet-20.
+
+Inputs are images in [0, 1], NCHW. Normalisation is each model's own first layer, so that radii of
+perturbations and input gradients are measured in pixel units.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ._checks import check_choice, check_integer
+
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
+
+
+class Normalize(nn.Module):
+    """Map pixels from [0, 1] to roughly zero mean and unit variance: (x - mean) / std.
+
+    Args:
+        mean: one value per channel, in pixel units, or one value for all channels.
+        std: likewise, positive.
+    """
+
+    def __init__(self, mean: Sequence[float] = (0.5,), std: Sequence[float] = (0.5,)):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+def mlp(
+    input_shape: Sequence[int] = (1, 28, 28),
+    hidden: Sequence[int] = (200, 200),
+    n_classes: int = 10,
+    activation: str = "tanh",
+    seed: int = 0,
+) -> nn.Sequential:
+    """A fully connected network; the default is the paper's trajectory model (Sec. 3).
+
+    Args:
+        input_shape: (channels, height, width) of one image.
+        hidden: widths of the hidden layers.
+        n_classes: K, the number of logits.
+        activation: "tanh", "relu" or "gelu".
+        seed: decides the initial weights; the global random state is left untouched.
+
+    Returns:
+        A module that maps images (N, C, H, W) in [0, 1] to logits (N, K).
+
+    Raises:
+        ValueError, TypeError: an unknown activation, fewer than 2 classes or an empty layer.
+
+    Example:
+        >>> mlp(hidden=(16,))(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+    """
+    check_choice(activation, "activation", ACTIVATIONS)
+    check_integer(n_classes, "n_classes", 2)
+    with _seeded(seed):
+        layers: list[nn.Module] = [Normalize(), nn.Flatten()]
+        width_in = math.prod(input_shape)
+        for width in hidden:
+            check_integer(width, "hidden", 1)
+            layers += [nn.Linear(width_in, width), ACTIVATIONS[activation]()]
+            width_in = width
+        return nn.Sequential(*layers, nn.Linear(width_in, n_classes))
+
+
+def small_cnn(
+    input_shape: Sequence[int] = (1, 28, 28),
+    channels: Sequence[int] = (16, 32),
+    n_classes: int = 10,
+    seed: int = 0,
+) -> nn.Sequential:
+    """Convolution, ReLU and pooling, twice, then one hidden layer: trains in seconds on a CPU.
+
+    Args:
+        input_shape: (channels, height, width) of one image.
+        channels: width of each 3 x 3 convolution; each is followed by 2 x 2 max pooling.
+        n_classes: K, the number of logits.
+        seed: decides the initial weights; the global random state is left untouched.
+
+    Returns:
+        A module that maps images (N, C, H, W) in [0, 1] to logits (N, K).
+
+    Raises:
+        ValueError, TypeError: fewer than 2 classes or an empty layer.
+
+    Example:
+        >>> small_cnn()(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+    """
+    check_integer(n_classes, "n_classes", 2)
+    with _seeded(seed):
+        layers: list[nn.Module] = [Normalize()]
+        width_in, height, width = input_shape
+        for width_out in channels:
+            check_integer(width_out, "channels", 1)
+            layers += [
+                nn.Conv2d(width_in, width_out, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            ]
+            width_in, height, width = width_out, height // 2, width // 2
+        layers += [nn.Flatten(), nn.Linear(width_in * height * width, 64), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(64, n_classes))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions with BatchNorm and a parameter-free shortcut (option A)."""
+
+    def __init__(self, width_in: int, width_out: int, stride: int):
+        super().__init__()
+        self.stride = stride
+        self.extra_channels = width_out - width_in
+        self.body = nn.Sequential(
+            nn.Conv2d(width_in, width_out, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(width_out),
+            nn.ReLU(),
+            nn.Conv2d(width_out, width_out, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width_out),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x[:, :, :: self.stride, :: self.stride]
+        shortcut = nn.functional.pad(shortcut, (0, 0, 0, 0, 0, self.extra_channels))
+        return torch.relu(self.body(x) + shortcut)
+
+
+def resnet20(in_channels: int = 3, n_classes: int = 10, seed: int = 0) -> nn.Sequential:
+    """ResNet-20 in its CIFAR form (He et al. 2016, arXiv 1512.03385, Sec. 4.2).
+
+    Args:
+        in_channels: 3 for CIFAR, 1 for the MNIST family; any height and width of at least 4.
+        n_classes: K, the number of logits.
+        seed: decides the initial weights; the global random state is left untouched.
+
+    Returns:
+        A module that maps images (N, C, H, W) in [0, 1] to logits (N, K).
+
+    Raises:
+        ValueError, TypeError: no input channel or fewer than 2 classes.
+
+    Example:
+        >>> resnet20(in_channels=1).eval()(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+    """
+    check_integer(in_channels, "in_channels", 1)
+    check_integer(n_classes, "n_classes", 2)
+    with _seeded(seed):
+        layers: list[nn.Module] = [
+            Normalize(),
+            nn.Conv2d(in_channels, 16, 3, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+        ]
+        width_in = 16
+        for width_out, stride in ((16, 1), (32, 2), (64, 2)):
+            for index in range(3):
+                layers.append(ResidualBlock(width_in, width_out, stride if index == 0 else 1))
+                width_in = width_out
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, n_classes)]
+        model = nn.Sequential(*layers)
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        return model
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch inside the block and restore the caller's random state after it."""
+    check_integer(seed, "seed", 0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
