@@ -1,4 +1,4 @@
-"""Input validation shared by every module: each error names the argument, the fault and the remedy."""
+"""Input validation shared by every module: errors name the argument, the fault and the remedy."""
 
 from collections.abc import Collection
 
