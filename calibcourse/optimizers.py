@@ -1,0 +1,189 @@
+"""Six optimizers behind one call, optimizer.step(closure).
+
+| name | update of the parameters θ with the gradient g | from |
+|---|---|---|
+| gd, sgd | θ - lr g, with momentum if asked; gd is sgd on the full batch | torch |
+| adamw | g divided by its running size, entry by entry (arXiv 1711.05101) | torch |
+| muon | matrices: momentum made orthogonal, all singular values about 1 | pytorch-optimizer |
+| sam | θ - lr g(θ + rho g/‖g‖) (arXiv 2010.01412) | pytorch-optimizer |
+| bulk_sgd | θ - lr (g - V Vᵀg), V the steepest directions of the loss (arXiv 2405.16002) | here |
+
+No optimizer decays weights unless asked: decay would move the margins that the course measures.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytorch_optimizer
+import torch
+from torch import Tensor, nn
+
+from ._checks import check_choice, check_real
+
+
+def make_optimizer(name: str, model: nn.Module, lr: float, **options: Any) -> torch.optim.Optimizer:
+    """An optimizer for all trainable parameters of a model.
+
+    Args:
+        name: "gd", "sgd", "adamw", "muon", "sam" or "bulk_sgd".
+        model: the module to train.
+        lr: learning rate, > 0.
+        **options: by name, with their defaults:
+
+            - gd: weight_decay=0
+            - sgd: momentum=0, nesterov=False, weight_decay=0
+            - adamw: betas=(0.9, 0.999), eps=1e-8, weight_decay=0
+            - muon: momentum=0.95, nesterov=True, weight_decay=0, adamw_lr=3e-4. Parameters with two
+              or more dimensions (a convolution kernel counts as channels x rest) take Muon's step
+              with `lr`; the others, biases and norms, take AdamW's with `adamw_lr`.
+            - sam: rho=0.05, momentum=0, weight_decay=0. Two gradients a step; the second leaves
+              BatchNorm's running statistics alone.
+
+    Returns:
+        An object with step(closure), state_dict() and load_state_dict(); closure zeroes gradients,
+        computes the loss, calls backward and returns the loss. step returns the loss before the
+        update.
+
+    Raises:
+        ValueError, TypeError: unknown name or option (the error lists the choices), a value out of
+            range, or a model without trainable parameters.
+
+    Example:
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> nn.init.ones_(model.weight).tolist()
+        [[1.0, 1.0]]
+        >>> def closure():
+        ...     model.zero_grad()
+        ...     loss = model.weight.square().sum()
+        ...     loss.backward()
+        ...     return loss
+        >>> make_optimizer("sgd", model, lr=0.25).step(closure).item()
+        2.0
+        >>> model.weight.tolist()
+        [[0.5, 0.5]]
+    """
+    check_choice(name, "name", OPTIMIZERS)
+    check_real(lr, "lr", 0.0, strict=True)
+    if not _trainable(model):
+        raise ValueError("model must have a trainable parameter, got none")
+    build = OPTIMIZERS[name]
+    choices = list(inspect.signature(build).parameters)[2:]
+    for option in options:
+        check_choice(option, f"an option of {name!r}", choices)
+    return build(model, lr, **options)
+
+
+def _gd(model: nn.Module, lr: float, weight_decay: float = 0.0) -> torch.optim.SGD:
+    return _sgd(model, lr, weight_decay=weight_decay)
+
+
+def _sgd(
+    model: nn.Module,
+    lr: float,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+) -> torch.optim.SGD:
+    return torch.optim.SGD(
+        _trainable(model), lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay
+    )
+
+
+def _adamw(
+    model: nn.Module,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        _trainable(model), lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay
+    )
+
+
+def _muon(
+    model: nn.Module,
+    lr: float,
+    momentum: float = 0.95,
+    nesterov: bool = True,
+    weight_decay: float = 0.0,
+    adamw_lr: float = 3e-4,
+) -> pytorch_optimizer.Muon:
+    parameters = _trainable(model)
+    matrices = [p for p in parameters if p.ndim >= 2]
+    others = [p for p in parameters if p.ndim < 2]
+    groups = [{"params": matrices, "use_muon": True}, {"params": others, "use_muon": False}]
+    return pytorch_optimizer.Muon(
+        [group for group in groups if group["params"]],
+        lr=lr,
+        momentum=momentum,
+        nesterov=nesterov,
+        weight_decay=weight_decay,
+        adamw_lr=adamw_lr,
+        adamw_wd=weight_decay,
+    )
+
+
+class SAM(pytorch_optimizer.SAM):
+    """Sharpness-aware minimisation over SGD, called like any other optimizer.
+
+    pytorch-optimizer's SAM wants the first gradient before step() and lets the second pass update
+    BatchNorm's running statistics at the perturbed weights; here step does both passes, and the
+    statistics see the first only.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: float,
+        rho: float = 0.05,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ):
+        check_real(rho, "rho", 0.0)
+        self.model = model
+        super().__init__(
+            _trainable(model),
+            torch.optim.SGD,
+            rho=rho,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+        )
+
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:
+        """One update; closure is called twice. Returns the loss at the unperturbed weights."""
+        with torch.enable_grad():
+            loss = closure()
+        with _running_statistics_frozen(self.model):
+            super().step(closure)
+        return loss
+
+
+@contextmanager
+def _running_statistics_frozen(model: nn.Module) -> Iterator[None]:
+    """Let normalisation layers in train mode use a batch's statistics without remembering them."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    active = [m for m in norms if m.training and m.track_running_stats]
+    for module in active:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in active:
+            module.track_running_stats = True
+
+
+def _trainable(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "gd": _gd,
+    "sgd": _sgd,
+    "adamw": _adamw,
+    "muon": _muon,
+    "sam": SAM,
+}

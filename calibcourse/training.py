@@ -1,0 +1,470 @@
+"""One training loop for every optimizer, loss and probe of the course.
+
+`fit` trains; probes look on at scheduled steps and give the rows of a `History`. Its columns, for
+SPLIT one of train, validation and test:
+
+| column | unit | probe |
+|---|---|---|
+| step | updates made so far; the row describes the parameters after them | `fit` |
+| SPLIT_loss | cross-entropy, nats | `calibration_probe` |
+| SPLIT_accuracy, SPLIT_confidence | in [0, 1]; mean confidence | `calibration_probe` |
+| SPLIT_ece, SPLIT_kce | in [0, 1]; 15 bins, bandwidth 0.4 | `calibration_probe` |
+| SPLIT_margin_q05, SPLIT_margin_q50, SPLIT_margin_q95 | logits; quantiles of m | `margin_probe` |
+| SPLIT_log_q | log of Q = mean exp(-m) | `margin_probe` |
+| sharpness | lambda_max of the Gauss-Newton matrix on training data | `SharpnessProbe` |
+| batch_sharpness | mean over batches of g'Hg / g'g on training data | `SharpnessProbe` |
+"""
+
+import hashlib
+import io
+import math
+import os
+import random
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ._checks import check_integer
+from ._files import write_atomically
+from .history import History, even_steps, log_steps
+from .losses import CrossEntropy
+from .optimizers import make_optimizer
+
+if TYPE_CHECKING:
+    from .data import Dataset
+
+__all__ = [
+    "History",
+    "default_device",
+    "even_steps",
+    "fit",
+    "log_steps",
+    "set_seed",
+]
+
+Probe = Callable[[nn.Module, "Dataset"], dict[str, float]]
+
+CHECKPOINT_VERSION = 1
+# The numbers worth a glance while the bar moves; those a run does not measure are left out.
+LIVE = {"train_loss": "loss", "train_accuracy": "acc", "train_ece": "ECE", "sharpness": "λ"}
+
+
+def default_device() -> torch.device:
+    """The device worth using here: CUDA where there is one, else the CPU.
+
+    Example:
+        >>> default_device().type in ("cuda", "cpu")
+        True
+    """
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def set_seed(seed: int) -> None:
+    """Seed Python, NumPy and torch, all devices included.
+
+    Args:
+        seed: an integer in 0..2**32 - 1 (NumPy's range).
+
+    Raises:
+        TypeError, ValueError: not an integer, or out of range.
+
+    Example:
+        >>> set_seed(0); first = torch.rand(1); set_seed(0); bool(torch.rand(1) == first)
+        True
+    """
+    check_integer(seed, "seed", 0)
+    if seed >= 2**32:
+        raise ValueError(f"seed must be below 2**32, got {seed}")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def fit(
+    model: nn.Module,
+    data: "Dataset",
+    loss: Callable | None = None,
+    optimizer: Any = "sgd",
+    *,
+    lr: float | None = None,
+    steps: int,
+    batch_size: int | None = None,
+    probes: Sequence[Probe] = (),
+    probe_steps: int | Sequence[int] = 40,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> History:
+    """Train a model in place and record what the probes see on the way.
+
+    A run is decided by its arguments: the same seed, data and initial weights give the same
+    history on the same machine with the same number of threads, whatever the probes and whether or
+    not it was interrupted. The caller's random state and the model's train/eval mode come back
+    unchanged.
+
+    Args:
+        model: maps images (N, C, H, W) in [0, 1] to logits (N, K); moved to `device`, trained.
+        data: a Dataset; `data.train` is trained on, probes may look at every split.
+        loss: called as loss(model, inputs, target) -> LossTerms; None is CrossEntropy().
+        optimizer: a name for `make_optimizer`, or any object with step(closure), where closure
+            zeroes gradients, computes the loss, calls backward and returns the loss.
+        lr: learning rate; needed with a name, refused with an object, which has its own.
+        steps: number of updates.
+        batch_size: samples per update: shuffled anew in every epoch, a ragged last batch kept;
+            None, or at least the size of the training set, is the full batch.
+        probes: callables probe(model, data) -> dict of floats, called in eval mode.
+        probe_steps: when: a number of evenly spaced probes, or the steps themselves
+            (`even_steps`, `log_steps`); step 0 and the last step are always probed.
+        seed: decides the batches and everything random inside the model.
+        device: where to train; None is where the model is.
+        checkpoint: a file to which the whole state is saved at every probe. If it exists the run
+            resumes there, on the CPU with results equal to the last bit. Start from the same
+            initial model; a checkpoint of another configuration is refused.
+        progress: show a bar with live numbers.
+
+    Returns:
+        The history. If the loss became NaN or infinite it ends early: `diverged_at` is set, a
+        RuntimeWarning tells, and the model holds its parameters of the last good probe.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong kind or range, named; an unknown optimizer;
+            a checkpoint that is unreadable or of another configuration.
+
+    Example:
+        >>> from types import SimpleNamespace as Namespace
+        >>> train = Namespace(inputs=torch.eye(4), target=torch.arange(4))
+        >>> data = Namespace(name="toy", train=train, to=lambda device: data)
+        >>> watch = lambda model, data: {"bias": float(model.bias.detach().norm())}
+        >>> fit(nn.Linear(4, 4), data, lr=0.1, steps=6, probes=[watch], progress=False)
+        History(7 rows, steps 0 to 6, columns: bias)
+    """
+    check_integer(steps, "steps", 1)
+    check_integer(seed, "seed", 0)
+    loss = CrossEntropy() if loss is None else loss
+    schedule = _schedule(probe_steps, steps)
+    if device is None:
+        device = next(model.parameters()).device
+    model.to(device)
+    data = data.to(device)
+    batches = _Batches(data.train, batch_size, seed)
+    optimizer, name = _resolve_optimizer(optimizer, model, lr, batches)
+    groups = [_plain(group) for group in getattr(optimizer, "param_groups", [{}])]
+    metadata = {
+        "optimizer": name,
+        "optimizer_groups": groups,
+        "lr": groups[0].get("lr"),
+        "steps": steps,
+        "batch_size": batches.size,
+        "seed": seed,
+        "loss": {"name": type(loss).__name__, **_plain(vars(loss))},
+        "data": {"name": data.name, "train_samples": len(data.train.target)},
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "device": str(torch.device(device)),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }
+    with _training(model, seed):
+        run = _Run(model, data, optimizer, list(probes), metadata)
+        if checkpoint is not None:
+            run.keep(Path(checkpoint), schedule)
+        _train(run, loss, batches, schedule, steps, progress)
+    if run.diverged_at is not None:
+        back = run.rows[-1]["step"] if run.rows else 0
+        warnings.warn(
+            f"training diverged: NaN or infinity at step {run.diverged_at}; the run stopped and "
+            f"the model is back at its parameters of step {back}. A smaller lr than "
+            f"{metadata['lr']} may help.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return run.history()
+
+
+def _train(run, loss, batches, schedule, steps: int, progress: bool) -> None:
+    """Update from the run's step to the last one, probing on the way; stop at a divergence."""
+    model, losses = run.model, []
+
+    def closure() -> Tensor:
+        model.zero_grad(set_to_none=True)
+        total = loss(model, inputs, target).total
+        total.backward()
+        losses.append(total.detach())
+        return total
+
+    with tqdm(total=steps, initial=run.step, disable=not progress, desc="training") as bar:
+        if not run.rows:
+            run.probe()
+        bar.set_postfix(run.live())
+        while run.step < steps and run.diverged_at is None:
+            inputs, target = batches.at(run.step)
+            losses.clear()
+            run.optimizer.step(closure)
+            run.step += 1
+            # Some optimizers ask several times; the first answer is the loss at the parameters.
+            if not math.isfinite(losses[0]):
+                run.diverge()
+            elif run.step in schedule:
+                run.probe()
+                bar.set_postfix(run.live(), refresh=False)
+            bar.update()
+
+
+class _Batches:
+    """The training samples as a function of the step alone, so that a resumed run sees the same.
+
+    Every epoch is one permutation, drawn from (seed, epoch); its last batch may be smaller.
+    """
+
+    def __init__(self, train, batch_size: int | None, seed: int):
+        count = len(train.target)
+        if batch_size is not None:
+            check_integer(batch_size, "batch_size", 1)
+        self.train, self.seed = train, seed
+        self.size = None if batch_size is None or batch_size >= count else batch_size
+        self.per_epoch = 1 if self.size is None else math.ceil(count / self.size)
+        self.epoch, self.order = -1, None
+
+    def at(self, step: int) -> tuple[Tensor, Tensor]:
+        """Inputs and target of update number `step` (0-based)."""
+        if self.size is None:
+            return self.train.inputs, self.train.target
+        epoch, index = divmod(step, self.per_epoch)
+        if epoch != self.epoch:
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.train.target))
+            self.epoch, self.order = epoch, torch.from_numpy(order).to(self.train.target.device)
+        chosen = self.order[index * self.size : (index + 1) * self.size]
+        return self.train.inputs[chosen], self.train.target[chosen]
+
+
+class _Run:
+    """Everything that changes while a model trains, and what it takes to go on from there."""
+
+    def __init__(self, model, data, optimizer, probes, metadata):
+        self.model, self.data, self.optimizer, self.probes = model, data, optimizer, probes
+        self.metadata = metadata
+        self.step = 0
+        self.rows: list[dict[str, float]] = []
+        self.diverged_at: int | None = None
+        self.path: Path | None = None
+        self.last_good = _copy(model.state_dict())
+
+    def history(self) -> History:
+        return History(self.rows, self.metadata, self.diverged_at)
+
+    def live(self) -> dict[str, str]:
+        row = self.rows[-1] if self.rows else {}
+        return {short: f"{row[name]:.3g}" for name, short in LIVE.items() if name in row}
+
+    def probe(self) -> None:
+        """Add a row for the present parameters and save the checkpoint."""
+        row: dict[str, float] = {"step": self.step}
+        try:
+            with _looking(self.model):
+                _check_finite(self.model)
+                for probe in self.probes:
+                    values = probe(self.model, self.data)
+                    if not values.keys().isdisjoint(row):
+                        twice = ", ".join(sorted(values.keys() & row.keys()))
+                        raise ValueError(f"probes must give different columns, got twice: {twice}")
+                    row |= {name: float(value) for name, value in values.items()}
+        except FloatingPointError:
+            self.diverge()
+            return
+        self.rows.append(row)
+        self.last_good = _copy(self.model.state_dict())
+        self.save()
+
+    def diverge(self) -> None:
+        """Stop for good: back to the last good parameters, with the history so far."""
+        self.diverged_at = self.step
+        self.model.load_state_dict(self.last_good)
+        self.save()
+
+    def keep(self, path: Path, schedule: set[int]) -> None:
+        """Save to `path` from now on; if it holds this very run, take up its state first."""
+        if not hasattr(self.optimizer, "load_state_dict"):
+            raise TypeError(
+                "optimizer must have state_dict and load_state_dict where a checkpoint is asked "
+                f"for, {type(self.optimizer).__name__} has none"
+            )
+        self.path = path
+        environment = ("device", "threads", "torch")
+        self.configuration = {k: v for k, v in self.metadata.items() if k not in environment} | {
+            "probe_steps": sorted(schedule),
+            "initial weights": _fingerprint(self.model.state_dict()),
+            "training labels": _fingerprint({"target": self.data.train.target}),
+        }
+        if path.exists():
+            self._resume()
+
+    def save(self) -> None:
+        if self.path is None:
+            return
+        state = {
+            "version": CHECKPOINT_VERSION,
+            "configuration": self.configuration,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "probes": [_state(probe) for probe in self.probes],
+            "random": _random_state(),
+            "history": self.history().to_dict(),
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomically(self.path, buffer.getvalue())
+
+    def _resume(self) -> None:
+        state = _read_checkpoint(self.path, self.configuration)
+        try:
+            history = History.from_dict(state["history"], str(self.path))
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            for probe, saved in zip(self.probes, state["probes"], strict=True):
+                if saved is not None:
+                    probe.load_state_dict(saved)
+            _restore_random_state(state["random"])
+            self.step = int(state["step"])
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            raise ValueError(f"checkpoint {self.path} is damaged: {error}") from error
+        self.rows, self.diverged_at = history.rows, history.diverged_at
+        self.last_good = _copy(self.model.state_dict())
+
+
+def _read_checkpoint(path: Path, configuration: dict) -> dict:
+    """A checkpoint's content, after making sure that it is one and belongs to this run."""
+    try:
+        state = torch.load(path, weights_only=True)
+    except Exception as error:  # a damaged archive fails in many ways, none of them ours
+        raise ValueError(f"checkpoint {path} is damaged or no checkpoint of a run") from error
+    if not isinstance(state, dict) or state.get("version") != CHECKPOINT_VERSION:
+        raise ValueError(f"checkpoint {path} must be of version {CHECKPOINT_VERSION}")
+    saved = state.get("configuration")
+    if saved != configuration:
+        saved = saved if isinstance(saved, dict) else {}
+        differing = [name for name in configuration if saved.get(name) != configuration[name]]
+        raise ValueError(
+            f"checkpoint {path} belongs to another configuration (it differs in "
+            f"{', '.join(differing)}); give another path, or delete it to start afresh"
+        )
+    return state
+
+
+def _resolve_optimizer(optimizer, model, lr, batches: _Batches) -> tuple[Any, str]:
+    """An optimizer object and its name, from either."""
+    if isinstance(optimizer, str):
+        if lr is None:
+            raise ValueError(f"lr must be given with the optimizer name {optimizer!r}")
+        if optimizer == "gd" and batches.size is not None:
+            raise ValueError("batch_size must be None for 'gd'; with batches it is 'sgd'")
+        # BulkSGD measures the curvature of the training loss, so it has to see the images.
+        options = {"inputs": batches.train.inputs} if optimizer == "bulk_sgd" else {}
+        return make_optimizer(optimizer, model, lr, **options), optimizer
+    if not callable(getattr(optimizer, "step", None)):
+        raise TypeError(
+            f"optimizer must be a name or have step(closure), got {type(optimizer).__name__}"
+        )
+    if lr is not None:
+        raise ValueError("lr must be None with an optimizer object, which has its own")
+    return optimizer, type(optimizer).__name__.lower()
+
+
+def _schedule(probe_steps: int | Sequence[int], steps: int) -> set[int]:
+    if isinstance(probe_steps, int):
+        check_integer(probe_steps, "probe_steps", 2)
+        probe_steps = even_steps(steps, probe_steps)
+    schedule = {int(step) for step in probe_steps}
+    outside = sorted(step for step in schedule if not 0 <= step <= steps)
+    if outside:
+        raise ValueError(f"probe_steps must lie in 0..{steps}, got {outside}")
+    return schedule | {0, steps}
+
+
+@contextmanager
+def _training(model: nn.Module, seed: int) -> Iterator[None]:
+    """Train mode and a seeded random state inside; the caller's modes and state after."""
+    with _modes_restored(model), _random_state_restored():
+        torch.manual_seed(seed)
+        model.train()
+        yield
+    model.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def _looking(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; nothing that a probe does to modes, gradients or chance outlives it."""
+    with _modes_restored(model), _random_state_restored():
+        model.eval()
+        yield
+    model.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def _modes_restored(model: nn.Module) -> Iterator[None]:
+    # Module by module: a part may deliberately be in another mode than the whole.
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def _random_state_restored() -> Iterator[None]:
+    state = _random_state()
+    try:
+        yield
+    finally:
+        _restore_random_state(state)
+
+
+def _random_state() -> list[Tensor]:
+    """torch's random state: the CPU's, then every CUDA device's in use."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return [torch.get_rng_state(), *cuda]
+
+
+def _restore_random_state(state: list[Tensor]) -> None:
+    torch.set_rng_state(state[0])
+    if len(state) > 1:
+        torch.cuda.set_rng_state_all(state[1:])
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Those of the values that say something and that JSON can keep: numbers, words, tuples."""
+    said = {name: value for name, value in values.items() if value is not False}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in said.items()
+        if isinstance(value, int | float | str | tuple) and not name.startswith("_")
+    }
+
+
+def _check_finite(model: nn.Module) -> None:
+    if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
+        raise FloatingPointError("a parameter is NaN or infinite")
+
+
+def _fingerprint(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def _state(probe: Probe) -> dict | None:
+    return probe.state_dict() if hasattr(probe, "state_dict") else None
