@@ -1,0 +1,86 @@
+"""What a check shows: one card, as text and as HTML that follows the light or dark theme."""
+
+import html
+import re
+import textwrap
+from dataclasses import dataclass
+
+_WIDTH = 88
+# JupyterLab's own colours where they exist; the fallbacks keep contrast on white and on black.
+_COLOURS = {
+    "good": "var(--jp-success-color1, #2e9e44)",
+    "bad": "var(--jp-error-color1, #e0453a)",
+    "warn": "var(--jp-warn-color1, #d9822b)",
+    "calm": "var(--jp-info-color1, #3f8fd2)",
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Card:
+    """A heading, rows of (label, text) and perhaps code; the same words as text and as HTML.
+
+    Attributes:
+        icon: one character, so that colour never carries meaning alone.
+        word: what happened, such as "correct".
+        title: what it happened to.
+        tone: "good", "bad", "warn" or "calm".
+        rows: (label, text); `backticks` mark code.
+        code: shown verbatim below the rows.
+
+    Example:
+        >>> Card("✓", "correct", "ECE", "good", (("Checks", "all 4 passed"),))
+        ✓ correct · ECE
+          Checks  all 4 passed
+    """
+
+    icon: str
+    word: str
+    title: str
+    tone: str
+    rows: tuple[tuple[str, str], ...] = ()
+    code: str = ""
+
+    def __repr__(self) -> str:
+        width = max((len(label) for label, _ in self.rows), default=0)
+        lines = [f"{self.icon} {self.word} · {self.title}"]
+        for label, text in self.rows:
+            first, rest = f"  {label:<{width}}  ", " " * (width + 4)
+            for line in text.splitlines() or [""]:
+                lines += textwrap.wrap(
+                    line, _WIDTH, initial_indent=first, subsequent_indent=rest
+                ) or [first.rstrip()]
+                first = rest
+        if self.code:
+            lines += ["", textwrap.indent(self.code, "  ")]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        colour = _COLOURS[self.tone]
+        rows = "".join(
+            f'<dt style="margin:0;opacity:.75">{html.escape(label)}</dt>'
+            f'<dd style="margin:0;white-space:pre-wrap">{_marked(text)}</dd>'
+            for label, text in self.rows
+        )
+        body = f'<dl style="{_GRID}">{rows}</dl>' if rows else ""
+        code = f'<pre style="{_CODE}">{html.escape(self.code)}</pre>' if self.code else ""
+        return (
+            f'<div style="border-left:4px solid {colour};padding:4px 12px;margin:4px 0;'
+            'color:inherit">'
+            f'<div><span style="color:{colour};font-weight:bold" aria-hidden="true">{self.icon}'
+            f"</span> <strong>{html.escape(self.word)}</strong> · {html.escape(self.title)}</div>"
+            f"{body}{code}</div>"
+        )
+
+
+_GRID = (
+    "display:grid;grid-template-columns:max-content minmax(0, 1fr);gap:2px 14px;margin:6px 0 0;"
+    "max-width:52em;line-height:1.45"
+)
+_CODE = (
+    "margin:8px 0 0;padding:8px 10px;border:1px solid var(--jp-border-color2, #88888866);"
+    "background:transparent;color:inherit;overflow-x:auto"
+)
+
+
+def _marked(text: str) -> str:
+    return re.sub(r"`([^`\n]+)`", r"<code>\1</code>", html.escape(text, quote=False))
