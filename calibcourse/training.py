@@ -333,7 +333,8 @@ class _Run:
                     probe.load_state_dict(saved)
             _restore_random_state(state["random"])
             self.step = int(state["step"])
-        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            check_integer(self.metadata["steps"] - self.step, "steps left", 0)
+        except Exception as error:  # load_state_dict meets strange content with strange errors
             raise ValueError(f"checkpoint {self.path} is damaged: {error}") from error
         self.rows, self.diverged_at = history.rows, history.diverged_at
         self.last_good = _copy(self.model.state_dict())
