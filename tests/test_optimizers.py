@@ -1,0 +1,286 @@
+"""Every optimizer against a step written out by hand, and the libraries against each other."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from calibcourse.optimizers import OPTIMIZERS, make_optimizer
+
+# float64 throughout: a step by hand and the optimizer's differ by rounding only.
+EXACT = dict(rtol=1e-12, atol=1e-14)
+
+
+class Quadratic(nn.Module):
+    """L(θ) = ½ θᵀ A θ, so that the gradient is Aθ and the Hessian A."""
+
+    def __init__(self, curvature: Tensor, start: Tensor):
+        super().__init__()
+        self.curvature = curvature
+        self.theta = nn.Parameter(start.clone())
+
+    def loss(self) -> Tensor:
+        return 0.5 * self.theta @ self.curvature @ self.theta
+
+    def closure(self) -> Tensor:
+        self.zero_grad()
+        loss = self.loss()
+        loss.backward()
+        return loss
+
+
+A = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+START = torch.tensor([1.0, -2.0], dtype=torch.float64)
+GRADIENT = torch.tensor([1.0, -3.0], dtype=torch.float64)  # A @ START
+
+
+def two_steps(name: str, **options) -> tuple[Tensor, Tensor]:
+    model = Quadratic(A, START)
+    optimizer = make_optimizer(name, model, lr=0.1, **options)
+    after = []
+    for _ in range(2):
+        optimizer.step(model.closure)
+        after.append(model.theta.detach().clone())
+    return after[0], after[1]
+
+
+@pytest.mark.parametrize("name", ["gd", "sgd"])
+def test_gradient_descent_by_hand(name):
+    first, second = two_steps(name)
+    torch.testing.assert_close(first, torch.tensor([0.9, -1.7], dtype=torch.float64), **EXACT)
+    # A @ (0.9, -1.7) = (1.0, -2.5)
+    torch.testing.assert_close(second, torch.tensor([0.8, -1.45], dtype=torch.float64), **EXACT)
+
+
+def test_momentum_by_hand():
+    _, second = two_steps("sgd", momentum=0.9)
+    # velocity 0.9 (1, -3) + (1, -2.5) = (1.9, -5.2), from (0.9, -1.7)
+    torch.testing.assert_close(second, torch.tensor([0.71, -1.18], dtype=torch.float64), **EXACT)
+
+
+def test_weight_decay_by_hand():
+    first, _ = two_steps("sgd", weight_decay=0.5)
+    torch.testing.assert_close(first, START - 0.1 * (GRADIENT + 0.5 * START), **EXACT)
+    first, _ = two_steps("gd", weight_decay=0.5)
+    torch.testing.assert_close(first, START - 0.1 * (GRADIENT + 0.5 * START), **EXACT)
+
+
+def test_adamw_by_hand():
+    first, second = two_steps("adamw", weight_decay=0.5)
+    # The first step is the gradient's sign, whatever its size (up to eps = 1e-8), after the
+    # decoupled decay by 1 - lr * 0.5.
+    expected = 0.95 * START - 0.1 * GRADIENT / (GRADIENT.abs() + 1e-8)
+    torch.testing.assert_close(first, expected, **EXACT)
+    gradient = A @ first
+    mean = (0.9 * 0.1 * GRADIENT + 0.1 * gradient) / (1 - 0.9**2)
+    square = (0.999 * 0.001 * GRADIENT**2 + 0.001 * gradient**2) / (1 - 0.999**2)
+    expected = 0.95 * first - 0.1 * mean / (square.sqrt() + 1e-8)
+    torch.testing.assert_close(second, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_sam_by_hand():
+    first, second = two_steps("sam", rho=0.5)
+    by_hand = START
+    for seen in (first, second):
+        gradient = A @ by_hand
+        uphill = by_hand + 0.5 * gradient / gradient.norm()
+        by_hand = by_hand - 0.1 * (A @ uphill)
+        # pytorch-optimizer takes the gradient's norm in float32: 1e-7 of the perturbation.
+        torch.testing.assert_close(seen, by_hand, rtol=1e-7, atol=1e-7)
+
+
+def test_sam_with_momentum_keeps_velocity_of_perturbed_gradients():
+    _, second = two_steps("sam", rho=0.5, momentum=0.9)
+    theta, velocity = START, torch.zeros(2, dtype=torch.float64)
+    for _ in range(2):
+        gradient = A @ theta
+        velocity = 0.9 * velocity + A @ (theta + 0.5 * gradient / gradient.norm())
+        theta = theta - 0.1 * velocity
+    torch.testing.assert_close(second, theta, rtol=1e-7, atol=1e-7)
+
+
+def test_sam_of_radius_zero_is_gradient_descent():
+    for ours, plain in zip(two_steps("sam", rho=0.0), two_steps("gd"), strict=True):
+        torch.testing.assert_close(ours, plain, **EXACT)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_step_returns_the_loss_before_the_update(name):
+    model = Quadratic(A, START)
+    loss = make_optimizer(name, model, lr=0.1).step(model.closure)
+    assert float(loss.detach()) == pytest.approx(0.5 * float(START @ A @ START))
+
+
+# --- Muon
+
+
+class Matrices(nn.Module):
+    """A wide, a tall and a square matrix with a fixed random gradient per step."""
+
+    def __init__(self, shapes=((5, 12), (12, 5), (6, 6))):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.parts = nn.ParameterList(torch.randn(s, generator=generator) for s in shapes)
+        self.generator = torch.Generator().manual_seed(1)
+
+    def closure(self) -> Tensor:
+        self.zero_grad()
+        loss = sum((p * torch.randn(p.shape, generator=self.generator)).sum() for p in self.parts)
+        loss.backward()
+        return loss
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_muon_equals_torchs_own_on_matrices(nesterov, weight_decay):
+    ours, theirs = Matrices(), Matrices()
+    settings = dict(momentum=0.9, nesterov=nesterov, weight_decay=weight_decay)
+    optimizer = make_optimizer("muon", ours, 0.1, **settings)
+    peer = torch.optim.Muon(theirs.parameters(), 0.1, **settings)
+    for _ in range(5):
+        optimizer.step(ours.closure)
+        peer.step(theirs.closure)
+    for a, b in zip(ours.parts, theirs.parts, strict=True):
+        # Both iterate in bfloat16 (relative precision 2^-8 = 4e-3); five steps of entries of size
+        # up to 0.1 may differ by 5 * 0.1 * 4e-3.
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-3)
+
+
+def test_muon_step_has_singular_values_near_one_at_any_gradient_scale():
+    for scale in (1e-3, 1e3):
+        matrix = Matrices(((8, 20),))
+        before = matrix.parts[0].detach().clone()
+        optimizer = make_optimizer("muon", matrix, 1.0)
+
+        def closure(matrix=matrix, scale=scale):
+            loss = matrix.closure() * scale
+            for parameter in matrix.parameters():
+                parameter.grad *= scale
+            return loss
+
+        optimizer.step(closure)
+        values = torch.linalg.svdvals(before - matrix.parts[0].detach())
+        # Five quintic steps send singular values to about [0.7, 1.2] (arXiv 2502.16982, Sec. 2.1).
+        assert values.min() > 0.6 and values.max() < 1.3
+
+
+def test_muon_treats_a_kernel_as_channels_by_rest_and_vectors_like_adamw():
+    gradient = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(2))
+    bias_gradient = torch.tensor([1.0, -2.0, 3.0, -4.0])
+    kernel = nn.Conv2d(3, 4, 2)
+    before = {name: p.detach().clone() for name, p in kernel.named_parameters()}
+    flat = nn.Linear(12, 4, bias=False)
+    with torch.no_grad():
+        flat.weight.copy_(kernel.weight.reshape(4, 12))
+
+    def kernel_closure():
+        kernel.weight.grad, kernel.bias.grad = gradient.clone(), bias_gradient.clone()
+        return torch.zeros(())
+
+    def flat_closure():
+        flat.weight.grad = gradient.reshape(4, 12).clone()
+        return torch.zeros(())
+
+    make_optimizer("muon", kernel, 0.1, adamw_lr=0.01).step(kernel_closure)
+    make_optimizer("muon", flat, 0.1).step(flat_closure)
+    torch.testing.assert_close(kernel.weight.detach().reshape(4, 12), flat.weight.detach())
+    # Adam's first step is lr times the sign.
+    step = before["bias"] - kernel.bias.detach()
+    torch.testing.assert_close(step, 0.01 * bias_gradient.sign(), rtol=1e-5, atol=0)
+
+
+# --- SAM and BatchNorm
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_second_pass_of_sam_leaves_running_statistics_alone(momentum):
+    torch.manual_seed(0)
+    inputs, target = torch.randn(20, 6), torch.randint(0, 3, (20,))
+
+    def train(name: str, steps: int = 2) -> nn.Module:
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.BatchNorm1d(6, momentum=momentum), nn.Linear(6, 3))
+
+        def closure():
+            model.zero_grad()
+            loss = nn.functional.cross_entropy(model(inputs), target)
+            loss.backward()
+            return loss
+
+        optimizer = make_optimizer(name, model, 0.1)
+        for _ in range(steps):
+            optimizer.step(closure)
+        return model
+
+    # BatchNorm comes first, so its statistics depend on the inputs alone: one pass, one update.
+    sam, plain = train("sam")[0], train("sgd")[0]
+    assert sam.num_batches_tracked == plain.num_batches_tracked == 2
+    assert torch.equal(sam.running_mean, plain.running_mean)
+    assert torch.equal(sam.running_var, plain.running_var)
+    assert sam.track_running_stats
+
+
+def test_statistics_thaw_even_if_the_second_pass_fails():
+    model = nn.Sequential(nn.BatchNorm1d(2))
+    calls = []
+
+    def closure():
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("second pass")
+        model.zero_grad()
+        loss = model(torch.eye(2)).square().sum()
+        loss.backward()
+        return loss
+
+    with pytest.raises(RuntimeError, match="second pass"):
+        make_optimizer("sam", model, 0.1).step(closure)
+    assert model[0].track_running_stats
+
+
+# --- arguments and state
+
+
+def test_unknown_names_and_options_list_the_choices():
+    model = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"adamw, .*gd, muon, sam, sgd; got 'adam'"):
+        make_optimizer("adam", model, 0.1)
+    with pytest.raises(ValueError, match=r"option of 'sam' .* momentum, rho, .*; got 'radius'"):
+        make_optimizer("sam", model, 0.1, radius=0.1)
+    with pytest.raises(ValueError, match="option of 'gd' must be one of weight_decay"):
+        make_optimizer("gd", model, 0.1, momentum=0.9)
+
+
+@pytest.mark.parametrize("lr", [0.0, -1.0, math.inf, math.nan])
+def test_learning_rate_must_be_positive(lr):
+    with pytest.raises(ValueError, match="lr"):
+        make_optimizer("sgd", nn.Linear(2, 2), lr)
+
+
+def test_frozen_parameters_are_left_out_and_all_frozen_is_refused():
+    model = nn.Linear(2, 2)
+    model.weight.requires_grad_(False)
+    groups = make_optimizer("muon", model, 0.1).param_groups
+    assert [p is model.bias for group in groups for p in group["params"]] == [True]
+    model.bias.requires_grad_(False)
+    with pytest.raises(ValueError, match="model must have a trainable parameter"):
+        make_optimizer("sgd", model, 0.1)
+    with pytest.raises(ValueError, match="rho"):
+        make_optimizer("sam", nn.Linear(2, 2), 0.1, rho=-1.0)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_state_survives_a_save(name, tmp_path):
+    def run(interrupted: bool) -> Tensor:
+        model = Quadratic(A, START)
+        optimizer = make_optimizer(name, model, lr=0.1)
+        for step in range(6):
+            if interrupted and step == 3:
+                torch.save(optimizer.state_dict(), tmp_path / "state")
+                optimizer = make_optimizer(name, model, lr=0.1)
+                optimizer.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+            optimizer.step(model.closure)
+        return model.theta.detach()
+
+    assert torch.equal(run(interrupted=True), run(interrupted=False))
