@@ -46,9 +46,7 @@ class Card:
         for label, text in self.rows:
             first, rest = f"  {label:<{width}}  ", " " * (width + 4)
             for line in text.splitlines() or [""]:
-                lines += textwrap.wrap(
-                    line, _WIDTH, initial_indent=first, subsequent_indent=rest
-                ) or [first.rstrip()]
+                lines += _wrapped(line, first, rest)
                 first = rest
         if self.code:
             lines += ["", textwrap.indent(self.code, "  ")]
@@ -80,6 +78,12 @@ _CODE = (
     "margin:8px 0 0;padding:8px 10px;border:1px solid var(--jp-border-color2, #88888866);"
     "background:transparent;color:inherit;overflow-x:auto"
 )
+
+
+def _wrapped(line: str, first: str, rest: str) -> list[str]:
+    whole = re.sub(r"`[^`]+`", lambda code: code[0].replace(" ", "\0"), line)  # never break code
+    wrapped = textwrap.wrap(whole, _WIDTH, initial_indent=first, subsequent_indent=rest)
+    return [part.replace("\0", " ") for part in wrapped] or [first.rstrip()]
 
 
 def _marked(text: str) -> str:

@@ -15,7 +15,7 @@ _REPEATABLE = (
 )
 _CONSTANT = (
     "Your function returns the same numbers whatever its input. Is the result of one example "
-    "written into the code?"
+    "written into the code, or are all fractions lost?"
 )
 _MUTATED = (
     "Your function changes its argument in place. Make a new tensor: `x = x - 1` for `x -= 1`, "

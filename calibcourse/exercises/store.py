@@ -6,16 +6,16 @@ may write at once, and a damaged file is set aside, never trusted. Setting the v
 device keeps no progress at all.
 """
 
-import contextlib
-import json
 import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from .._files import read_json, write_json
 
 VERSION = 1
 OUTCOMES = ("not attempted", "your code raised", "incorrect", "correct")  # from worst to best
@@ -99,15 +99,11 @@ def load(path: Path | None = None) -> dict[str, Record]:
     if not path.exists():
         return {}
     if not path.is_file():  # opening a pipe would wait for ever
-        raise UnreadableProgress("it is not a regular file")
-    with path.open("rb") as file:
-        content = file.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise UnreadableProgress(f"it is larger than {_MAX_BYTES:,} bytes")
+        raise UnreadableProgress("not a regular file")
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
-        raise UnreadableProgress("it is not JSON") from None
+        document = read_json(path, _MAX_BYTES)
+    except ValueError:
+        raise UnreadableProgress("not JSON, or too large") from None
     return _validated(document)
 
 
@@ -127,27 +123,27 @@ def record_solution(key: str) -> str | None:
     return _update(key, lambda record: replace(record, solution_seen=True))
 
 
-def _update(key, change) -> str | None:
-    path = progress_path()
-    if os.path.normcase(path) == os.path.normcase(os.devnull):
-        return None
+def _update(key: str, change: Callable[[Record], Record]) -> str | None:
     try:
+        path = progress_path()
+        if path == Path(os.devnull):
+            return None
         path = path.resolve()  # replace a link's target, not the link
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
             records, note = _load_or_set_aside(path)
             records[key] = change(records.get(key, Record()))
-            _write(path, records)
+            exercises = {name: asdict(record) for name, record in sorted(records.items())}
+            write_json(path, {"version": VERSION, "exercises": exercises})
         return note
     except NewerProgress:
         return "Progress not saved: the progress file comes from a newer version of the course."
     except Timeout:
         return "Progress not saved: another program holds the progress file."
-    except (OSError, NotImplementedError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
+    except (OSError, RuntimeError):  # the latter: no home folder, a loop of links, no locks
         return (
-            f"Progress not saved ({reason}). Your result stands; to save, set "
-            "CALIBCOURSE_PROGRESS to a file that can be written."
+            "Progress not saved: its file cannot be written. Your result stands; to save, set "
+            "CALIBCOURSE_PROGRESS to a file that can."
         )
 
 
@@ -157,51 +153,26 @@ def _load_or_set_aside(path: Path) -> tuple[dict[str, Record], str | None]:
     except NewerProgress:
         raise
     except UnreadableProgress as problem:
-        if not path.is_file():
-            raise OSError(0, "the progress file is not a regular file") from None
-        aside = next(
-            candidate
-            for number in range(1, 1000)
-            if not (candidate := Path(f"{path}{'' if number == 1 else f'.{number}'}.bak")).exists()
-        )
+        if not path.is_file():  # a folder or a device is nobody's progress: leave it alone
+            raise OSError(str(problem)) from None
+        aside = next(name for name in _asides(path) if not name.exists())
         os.replace(path, aside)
-        note = (
-            f"The progress file was unreadable ({problem}): kept as {aside.name}, a new one begun."
-        )
-        return {}, note
+        return {}, f"The progress file was unreadable ({problem}); it is kept as {aside.name}."
 
 
-def _write(path: Path, records: dict[str, Record]) -> None:
-    document = {
-        "version": VERSION,
-        "exercises": {key: asdict(record) for key, record in sorted(records.items())},
-    }
-    with _temporary(path) as (descriptor, name):
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-
-
-@contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[tuple[int, str]]:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        yield descriptor, name
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+def _asides(path: Path) -> Iterator[Path]:
+    yield Path(f"{path}.bak")
+    yield from (Path(f"{path}.{number}.bak") for number in count(2))
 
 
 def _validated(document: object) -> dict[str, Record]:
     if not isinstance(document, dict) or not _natural(document.get("version")):
-        raise UnreadableProgress("it is not a progress file")
+        raise UnreadableProgress("not a progress file")
     if document["version"] > VERSION:
-        raise NewerProgress("it was written by a newer version of the course")
+        raise NewerProgress("written by a newer version of the course")
     exercises = document.get("exercises")
     if not isinstance(exercises, dict):
-        raise UnreadableProgress("it is not a progress file")
+        raise UnreadableProgress("not a progress file")
     return {key: _validated_record(entry) for key, entry in exercises.items()}
 
 
