@@ -1,0 +1,137 @@
+"""The command `calibcourse`: one subcommand, one function; what a command needs it imports itself.
+
+To add a command: a function from parsed arguments to an exit status, a parser in `_parser`, and
+`set_defaults(run=...)`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+
+_EPILOG = """\
+environment:
+  CALIBCOURSE_PROFILE   quick (default) or full: the length of experiments in lessons
+  CALIBCOURSE_DATA      folder of downloaded data sets; default: .data in the course's folder
+  CALIBCOURSE_PROGRESS  file of the exercises' results; default: .calibcourse/progress.json there
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: words after `calibcourse`; None takes them from the command line.
+
+    Returns:
+        0 when all is well, 1 when a check found something, 2 when the command could not do its
+        work; then one line on stderr says why.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"calibcourse {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="calibcourse",
+        description="Too sharp, too sure: tools of the course.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    doctor = commands.add_parser("doctor", help="check this computer; one remedy per finding")
+    doctor.set_defaults(run=_doctor)
+
+    progress = commands.add_parser("progress", help="print which exercises are solved")
+    progress.add_argument("--csv", action="store_true", help="as a table for an instructor")
+    progress.set_defaults(run=_progress)
+
+    build = commands.add_parser("build", help="write and execute the notebooks from their sources")
+    build.add_argument("numbers", nargs="*", metavar="NN", help="lessons; default: all")
+    build.add_argument(
+        "--check", action="store_true", help="only say what is out of step or breaks a rule"
+    )
+    build.add_argument(
+        "--jobs", type=_positive, default=1, metavar="N", help="lessons built at a time (1)"
+    )
+    build.set_defaults(run=_build)
+
+    publish = commands.add_parser(
+        "publish", help="stamp badges and the address to install from into notebooks and README"
+    )
+    publish.add_argument("--repo", metavar="URL", help="https://github.com/OWNER/NAME")
+    publish.add_argument("--ref", help="branch, tag or commit")
+    publish.add_argument("--undo", action="store_true", help="take the address out again")
+    publish.set_defaults(run=_publish)
+    return parser
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .course.doctor import doctor
+
+    return doctor()
+
+
+def _progress(options: argparse.Namespace) -> int:
+    from .course.progress import main
+
+    return main(csv=options.csv)
+
+
+def _build(options: argparse.Namespace) -> int:
+    root = _course_folder()
+    if not options.check:
+        from .course.build import build
+
+        build(root, options.numbers, options.jobs)
+    problems = _problems(root, options.numbers)
+    print(*problems or ["in step with the sources, all rules kept"], sep="\n")
+    return 1 if problems else 0
+
+
+def _problems(root: Path, numbers: Sequence[str]) -> list[str]:
+    from .course.build import check
+    from .course.publish import readme_differs
+    from .course.rules import broken_rules
+
+    readme = [] if numbers else readme_differs(root)
+    return check(root, numbers) + readme + broken_rules(root, numbers)
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from .course.publish import publish, unpublish
+
+    root = _course_folder()
+    if options.undo and not (options.repo or options.ref):
+        changed = unpublish(root)
+    elif options.repo and options.ref and not options.undo:
+        changed = publish(root, options.repo, options.ref)
+    else:
+        raise ValueError("either both --repo URL and --ref REF, or --undo alone")
+    print(*changed or ["nothing to change"], sep="\n")
+    return 0
+
+
+def _course_folder() -> Path:
+    """The nearest folder, from the current one upwards, that holds the sources of lessons."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "pyproject.toml").exists() and (folder / "solutions").is_dir():
+            return folder
+    raise ValueError(f"run this in the folder of the course; {here} is outside one")
+
+
+def _positive(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 up, got {text!r}")
+    return int(text)
