@@ -1,0 +1,62 @@
+"""What `pytest` adds for notebooks: kernels kept apart from the learner's files, and `--offline`.
+
+pyproject.toml loads this with `-p`, so that it serves `pytest` alike from the course's folder, from
+`lessons/`, and for a single notebook.
+"""
+
+import hashlib
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+SANITIZE = Path("tests/nbval_sanitize.cfg")
+OFFLINE = Path("tests/offline")
+_SCRATCH = pytest.StashKey[Path]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Define `--offline`."""
+    parser.addoption(
+        "--offline",
+        action="store_true",
+        help="refuse every connection but loopback, here and in child Python processes",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell nbval what to sanitise, make a scratch folder, and go offline if asked to."""
+    if config.getoption("nbval_sanitize_with", None) is None:
+        config.option.nbval_sanitize_with = str(config.rootpath / SANITIZE)
+    scratch = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+    config.stash[_SCRATCH] = Path(scratch.name)
+    config.add_cleanup(scratch.cleanup)
+    if config.getoption("offline"):
+        _go_offline(config.rootpath / OFFLINE)
+
+
+def _go_offline(folder: Path) -> None:
+    # Every Python imports `sitecustomize` when it starts, notebook kernels too.
+    inherited = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = f"{folder}{os.pathsep}{inherited}" if inherited else str(folder)
+    spec = importlib.util.spec_from_file_location("offline", folder / "sitecustomize.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.block()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item):
+    """Start the kernel of a notebook (while its first cell is set up) as a build would start it."""
+    if item.path.suffix != ".ipynb":
+        return (yield)
+    from .build import kernel_environment
+
+    scratch = item.config.stash[_SCRATCH] / hashlib.sha256(bytes(item.path)).hexdigest()
+    scratch.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in kernel_environment(scratch).items():
+            patch.setenv(name, value)
+        return (yield)
