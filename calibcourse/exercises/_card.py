@@ -55,8 +55,8 @@ class Card:
     def _repr_html_(self) -> str:
         colour = _COLOURS[self.tone]
         rows = "".join(
-            f'<dt style="margin:0;opacity:.75">{html.escape(label)}</dt>'
-            f'<dd style="margin:0;white-space:pre-wrap">{_marked(text)}</dd>'
+            f'<dt style="{_CELL};font-weight:normal;opacity:.75">{html.escape(label)}</dt>'
+            f'<dd style="{_CELL};white-space:pre-wrap">{_marked(text)}</dd>'
             for label, text in self.rows
         )
         body = f'<dl style="{_GRID}">{rows}</dl>' if rows else ""
@@ -74,6 +74,7 @@ _GRID = (
     "display:grid;grid-template-columns:max-content minmax(0, 1fr);gap:2px 14px;margin:6px 0 0;"
     "max-width:52em;line-height:1.45"
 )
+_CELL = "margin:0;padding:0;float:none;width:auto"  # notebook pages give dt 20 % of the width
 _CODE = (
     "margin:8px 0 0;padding:8px 10px;border:1px solid var(--jp-border-color2, #88888866);"
     "background:transparent;color:inherit;overflow-x:auto"

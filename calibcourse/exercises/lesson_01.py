@@ -577,7 +577,7 @@ useless = Exercise(
         WrongSolution(
             "frequencies as logits",
             _same_for_all(lambda f: f),
-            "You give the frequencies themselves as logits. They are what should come *out of* "
+            "You give the frequencies themselves as logits. They are what should come out of "
             "softmax: which function does softmax undo?",
         ),
         WrongSolution(
@@ -700,11 +700,20 @@ def _temperature_case(name: str, given: str, data: tuple[Tensor, Tensor]) -> Cas
         better = "higher" if best > temperature else "lower"
         return Finding(
             show(temperature),
-            f"No temperature has a smaller NLL. Here a {better} one has: yours is {excess:.2g} "
-            "above the minimum (allowed: 0.0001).",
+            f"The NLL is least at this temperature. But a {better} temperature has a smaller NLL, "
+            f"by {excess:.2g} (allowed: 0.0001).",
         )
 
     return Case(name, given, check)
+
+
+def _bounded_search(bound: int) -> WrongSolution:
+    return WrongSolution(
+        f"search stops at {bound}",
+        lambda logits, target: min(my_temperature(logits, target), float(bound)),
+        f"Your search stops at T = {bound}. A network trained for long can have logits ten times "
+        "too large: search in log T, or let the bounds follow the data.",
+    )
 
 
 _TOO_SURE = _groups((6.0, 60, 48), (2.0, 40, 24))
@@ -749,7 +758,7 @@ temperature = Exercise(
         WrongSolution(
             "the inverse",
             lambda logits, target: 1 / my_temperature(logits, target),
-            "You found 1/T: the logits are *divided* by T, so T > 1 cools down a network that is "
+            "You found 1/T: the logits are divided by T, so T > 1 cools down a network that is "
             "too sure.",
         ),
         WrongSolution(
@@ -793,12 +802,8 @@ temperature = Exercise(
             "Your temperature never falls below 1. A network can be too modest as well, and then "
             "its logits must grow.",
         ),
-        WrongSolution(
-            "search stops at 5",
-            lambda logits, target: min(my_temperature(logits, target), 5.0),
-            "Your search stops at T = 5. A network trained for long can have logits ten times too "
-            "large: search in log T, or let the bounds follow the data.",
-        ),
+        _bounded_search(5),
+        _bounded_search(10),
         WrongSolution(
             "whole numbers",
             _grid_search(_nll, torch.arange(1.0, 21.0)),
@@ -811,7 +816,7 @@ temperature = Exercise(
                 lambda scaled, target: -_nll(scaled, target), torch.linspace(0.05, 5, 100)
             ),
             "You maximise the NLL: its sign is reversed. The best temperature makes the labels "
-            "*most* likely, and the negative log-likelihood least.",
+            "most likely, and the negative log-likelihood least.",
         ),
     ),
     hints=(
