@@ -1,8 +1,10 @@
 """`calibcourse progress`: what the learner has done, read from their own disk."""
 
 import csv as csv_format
+import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 from ..exercises import Exercise, all_exercises
 from ..exercises.store import Record, UnreadableProgress, load, progress_path
@@ -43,8 +45,14 @@ def main(csv: bool = False) -> int:
     else:
         print(progress_table(rows))
         if not status:
-            print(f"Kept in {path}" if records else f"Will be kept in {path}")
+            print(_where(path))
     return status
+
+
+def _where(path: Path) -> str:
+    if path == Path(os.devnull):
+        return f"Progress is not kept: CALIBCOURSE_PROGRESS is {path}"
+    return f"Kept in {path}" if path.exists() else f"Will be kept in {path}"
 
 
 def progress_rows(

@@ -82,7 +82,7 @@ def progress_path() -> Path:
 
 
 def load(path: Path | None = None) -> dict[str, Record]:
-    """Read the progress file; a missing file is an empty one.
+    """Read the progress file; a missing file or the null device is an empty one.
 
     Args:
         path: of the file; None means `progress_path()`.
@@ -96,7 +96,7 @@ def load(path: Path | None = None) -> dict[str, Record]:
         OSError: it cannot be opened.
     """
     path = path or progress_path()
-    if not path.exists():
+    if not path.exists() or path == Path(os.devnull):
         return {}
     if not path.is_file():  # opening a pipe would wait for ever
         raise UnreadableProgress("not a regular file")
