@@ -1,8 +1,14 @@
 """What all unit tests share. For notebooks see calibcourse/course/pytest_plugin.py."""
 
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import settings
+
+ROOT = Path(__file__).parents[1]
 
 # A busy machine is no defect, and the same examples come again in every run.
 settings.register_profile("course", deadline=None, derandomize=True)
@@ -27,3 +33,93 @@ def _own_progress(tmp_path_factory: pytest.TempPathFactory):
         path = tmp_path_factory.mktemp("progress") / "progress.json"
         patch.setenv("CALIBCOURSE_PROGRESS", str(path))
         yield
+
+
+TINY_LESSON = '''\
+# %% [markdown]
+# # 01 · Tiny
+#
+# {{header: none}}
+#
+# Five words stand here.
+
+# %%
+# {{bootstrap}}
+
+# %%
+import os
+
+import ipywidgets
+from tqdm.auto import tqdm
+
+assert os.environ["CALIBCOURSE_PROFILE"] == "quick"
+with open(os.environ["CALIBCOURSE_PROGRESS"], "w") as file:
+    file.write("not the learner's")
+for _ in tqdm(range(3)):
+    pass
+device = "cpu"
+print(device)
+
+# %%
+class Explorer(ipywidgets.VBox):
+    def __repr__(self):
+        return "Explorer of nothing"
+
+
+Explorer([ipywidgets.HTML("x")])
+
+# %% tags=["nbval-ignore-output"]
+def answer(x):
+    """x -> x + 1."""
+    if x is None:
+        ### BEGIN SOLUTION
+        x = 0
+        ### END SOLUTION
+    ### BEGIN SOLUTION
+    y = x + 1
+    return y
+    ### END SOLUTION
+
+
+answer(1), os.getpid()  # fmt: skip
+'''
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Path:
+    """A course of one tiny lesson, not built."""
+    return _write_course(tmp_path / "course")
+
+
+@pytest.fixture(scope="session")
+def _built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from calibcourse.course.build import build
+
+    root = _write_course(tmp_path_factory.mktemp("built") / "course")
+    build(root, log=lambda line: None)
+    return root
+
+
+@pytest.fixture
+def built_course(_built_once: Path, tmp_path: Path) -> Path:
+    """A course of one tiny lesson, built; the test may change it."""
+    return shutil.copytree(_built_once, tmp_path / "built")
+
+
+def _write_course(root: Path) -> Path:
+    for folder in ("lessons", "solutions", "calibcourse/course"):
+        (root / folder).mkdir(parents=True)
+    (root / "solutions/01_tiny.py").write_text(TINY_LESSON, encoding="utf-8")
+    (root / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    (root / "README.md").write_text("# Course\n\n<!-- badges -->\n<!-- /badges -->\n\nText.\n")
+    shutil.copytree(ROOT / "tests/offline", root / "tests/offline")
+    shutil.copy(ROOT / "tests/nbval_sanitize.cfg", root / "tests")
+    return root
+
+
+@pytest.fixture
+def snapshot() -> Callable[[Path], dict[str, bytes]]:
+    """A function from a folder to the content of each file in it."""
+    return lambda root: {
+        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }

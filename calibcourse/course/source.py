@@ -24,6 +24,12 @@ BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 WORDS_PER_MINUTE = 150
 
 _BLOCK = re.compile(rf"^([ \t]*){BEGIN}[ \t]*\n(.*?)^[ \t]*{END}[ \t]*$", re.M | re.S)
+_NEAR_MARKERS = [
+    first + second
+    for one in ("BEGIN", "START", "END")
+    for other in ("SOLUTION", "ANSWER")
+    for first, second in ((one, other), (other, one))
+]
 _HEADER = re.compile(r"^\{\{header:(.+)\}\}$", re.M)
 _BOOTSTRAP = "# {{bootstrap}}"
 _FORMATTER = re.compile(r"(?m)[ \t]*# fmt: (?:skip|off|on)$")
@@ -129,8 +135,7 @@ def check_markers(text: str, name: str) -> None:
 def _resembles_marker(line: str) -> bool:
     comment = re.sub(r"[\W_]", "", line.partition("#")[2]).upper()
     return any(
-        difflib.SequenceMatcher(None, comment, marker).ratio() > 0.75
-        for marker in ("BEGINSOLUTION", "ENDSOLUTION", "SOLUTIONBEGIN", "SOLUTIONEND")
+        difflib.SequenceMatcher(None, comment, near).ratio() > 0.85 for near in _NEAR_MARKERS
     )
 
 

@@ -1,0 +1,88 @@
+"""Imports point downwards: each module stands on a floor and uses lower floors only."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TOP = {"__init__", "__main__"}  # they stand above every floor
+
+
+def upward_imports(package: Path, floors: dict[str, int]) -> list[str]:
+    """Every import in a package that does not go to a lower floor, as file, line and both modules.
+
+    Args:
+        package: the package's folder.
+        floors: of its modules and subpackages; within a subpackage imports are free.
+    """
+    wrong = []
+    for path in sorted(package.rglob("*.py")):
+        inside = path.relative_to(package)
+        module = inside.parts[0].removesuffix(".py")
+        if module in TOP and len(inside.parts) == 1:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for target in _targets(node, package.name, inside):
+                lower = floors.get(target, -1 if target == "__version__" else 99)
+                if target != module and lower >= floors.get(module, -1):
+                    wrong.append(f"{inside}:{node.lineno}: {module} imports {target}")
+    return wrong
+
+
+def _targets(node: ast.AST, package: str, inside: Path) -> list[str]:
+    """The modules of `package` (first level) that an import statement reaches."""
+    if isinstance(node, ast.Import):
+        dotted = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        above = list(inside.parts[: len(inside.parts) - node.level])
+        prefix = ".".join([package, *above] if node.level else [])
+        base = ".".join(part for part in (prefix, node.module) if part)
+        dotted = [f"{base}.{alias.name}" for alias in node.names]
+    else:
+        return []
+    names = [name.split(".") for name in dotted]
+    return [name[1] if len(name) > 1 else "__init__" for name in names if name[0] == package]
+
+
+def without_floor(package: Path, floors: dict[str, int]) -> set[str]:
+    """The modules and subpackages that the table forgets."""
+    there = {path.stem for path in package.glob("*.py")} - TOP
+    there |= {path.parent.name for path in package.glob("*/__init__.py")}
+    return there - set(floors)
+
+
+def _floors() -> dict[str, int]:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return settings["tool"]["calibcourse"]["floors"]
+
+
+def test_every_import_points_downwards():
+    assert upward_imports(ROOT / "calibcourse", _floors()) == []
+
+
+def test_every_module_has_its_floor():
+    assert without_floor(ROOT / "calibcourse", _floors()) == set()
+
+
+def test_each_way_to_import_upwards_is_found(tmp_path):
+    package = tmp_path / "pack"
+    (package / "sub").mkdir(parents=True)
+    files = {
+        "__init__.py": "from .high import x\n",
+        "low.py": "from .high import x\nimport pack.high\nfrom pack import high\n"
+        "from . import high\nimport pack\nfrom . import x\nfrom .low import y\n"
+        "from . import __version__\nimport os\ndef f():\n    from pack.high import z\n",
+        "high.py": "from .low import y\nfrom .equal import z\n",
+        "equal.py": "",
+        "sub/__init__.py": "",
+        "sub/one.py": "from .two import a\nfrom ..high import x\nfrom .. import low\n",
+        "sub/two.py": "",
+    }
+    for name, text in files.items():
+        (package / name).write_text(text)
+    floors = {"low": 0, "sub": 1, "high": 2, "equal": 2}
+    found = [line.split(": ")[0] for line in upward_imports(package, floors)]
+    low = sorted(f"low.py:{line}" for line in (1, 2, 3, 4, 5, 6, 11))
+    assert sorted(found) == ["high.py:2", *low, "sub/one.py:2"]
+    assert without_floor(package, floors | {"gone": 1}) == set()
+    assert without_floor(package, {"low": 0}) == {"high", "equal", "sub"}
