@@ -5,11 +5,17 @@ The lesson modules are found in the package, so a new lesson is covered as soon 
 
 import ast
 import inspect
+import math
 import textwrap
 
+import calibration as uncertainty_calibration
+import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
 
-from calibcourse.exercises import all_exercises
+from calibcourse.exercises import all_exercises, lesson_00, lesson_01
 from calibcourse.exercises.framework import Exercise, Outcome
 
 EXERCISES = all_exercises()
@@ -109,3 +115,179 @@ def test_declaration_is_complete(exercise):
 
 def test_keys_are_unique():
     assert len({exercise.key for exercise in EXERCISES}) == len(EXERCISES)
+
+
+# --- Answers as learners write them --------------------------------------------------------------
+# They share no code with the references, so they also keep the checks honest.
+
+
+def bins_by_loop(confidence, correct, n_bins):
+    count, mean, accuracy = torch.zeros(n_bins), torch.zeros(n_bins), torch.zeros(n_bins)
+    for b in range(n_bins):
+        inside = (confidence > b / n_bins) & (confidence <= (b + 1) / n_bins)
+        if b == 0:
+            inside |= confidence == 0
+        count[b] = inside.sum()
+        if inside.any():
+            mean[b], accuracy[b] = confidence[inside].mean(), correct[inside].float().mean()
+    return count, mean, accuracy
+
+
+def bins_by_rounding_up(confidence, correct, n_bins):
+    index = (torch.ceil(confidence * n_bins).long() - 1).clamp(0, n_bins - 1)
+    one_hot = F.one_hot(index, n_bins).float()
+    count = one_hot.sum(0)
+    return torch.stack([count, *(torch.stack([confidence, correct]) @ one_hot / count.clamp(1))])
+
+
+def bins_by_numpy(confidence, correct, n_bins):
+    confidence, correct = confidence.numpy(), correct.numpy()
+    index = np.digitize(confidence, np.linspace(0, 1, n_bins + 1)[1:-1], right=True)
+    lists = [[], [], []]
+    for b in range(n_bins):
+        chosen = index == b
+        lists[0].append(int(chosen.sum()))
+        lists[1].append(confidence[chosen].mean() if chosen.any() else 0.0)
+        lists[2].append(correct[chosen].mean() if chosen.any() else 0.0)
+    return lists
+
+
+def ece_by_loop(logits, target, n_bins=15):
+    p = np.exp(logits.double().numpy() - logits.double().numpy().max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    total = 0.0
+    for b in range(n_bins):
+        inside = (p.max(1) > b / n_bins) & (p.max(1) <= (b + 1) / n_bins)
+        if inside.any():
+            right = p.argmax(1)[inside] == target.numpy()[inside]
+            total += inside.mean() * abs(p.max(1)[inside].mean() - right.mean())
+    return total
+
+
+def useless_by_hand(target, n_classes):
+    share = [max((target == k).float().mean().item(), 1e-12) for k in range(n_classes)]
+    return np.array([[math.log(f) + 5 for f in share]] * len(target))
+
+
+def useless_expanded(target, n_classes):
+    share = torch.bincount(target, minlength=n_classes) / len(target)
+    return share.clamp(min=1e-12).log().expand(len(target), n_classes)
+
+
+def temperature_by_grid(logits, target):
+    grid = torch.logspace(-2, 2, 1001)
+    return grid[torch.stack([F.cross_entropy(logits / t, target) for t in grid]).argmin()]
+
+
+def temperature_by_optimiser(logits, target):
+    log_temperature = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(logits / log_temperature.exp(), target)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return log_temperature.exp()
+
+
+def temperature_by_scipy(logits, target):
+    def nll(log_temperature):
+        return F.cross_entropy(logits.double() / math.exp(log_temperature), target).item()
+
+    return math.exp(minimize_scalar(nll, bounds=(-5, 5), method="bounded").x)
+
+
+@pytest.mark.parametrize(
+    ("exercise", "answer"),
+    [
+        (lesson_00.over_confidence, lambda c, y: np.mean(c.numpy()) - np.mean(y.numpy())),
+        (lesson_00.over_confidence, lambda c, y: sum(c) / len(c) - y.sum() / len(y)),
+        (lesson_01.bins, bins_by_loop),
+        (lesson_01.bins, bins_by_rounding_up),
+        (lesson_01.bins, bins_by_numpy),
+        (lesson_01.ece, ece_by_loop),
+        (lesson_01.useless, useless_by_hand),
+        (lesson_01.useless, useless_expanded),
+        (lesson_01.temperature, temperature_by_grid),
+        (lesson_01.temperature, temperature_by_optimiser),
+        (lesson_01.temperature, temperature_by_scipy),
+    ],
+)
+def test_right_answers_of_other_kinds_are_correct(exercise, answer):
+    feedback = exercise.evaluate(answer)
+    assert feedback.outcome is Outcome.CORRECT, feedback
+
+
+def _mistake(exercise, name):
+    return next(wrong.diagnosis for wrong in exercise.wrong if wrong.name == name)
+
+
+def ece_signed_by_loop(logits, target, n_bins):
+    confidence, prediction = logits.softmax(1).max(1)
+    right = (prediction == target).double()
+    total = 0
+    for b in range(n_bins):
+        inside = (confidence > b / n_bins) & (confidence <= (b + 1) / n_bins)
+        if inside.any():
+            total += (confidence[inside].mean() - right[inside].mean()) * inside.double().mean()
+    return total
+
+
+def bins_open_at_zero(confidence, correct, n_bins):
+    inside = [(confidence > b / n_bins) & (confidence <= (b + 1) / n_bins) for b in range(n_bins)]
+    return (
+        [i.sum() for i in inside],
+        [confidence[i].mean() if i.any() else 0 for i in inside],
+        [correct[i].float().mean() if i.any() else 0 for i in inside],
+    )
+
+
+def temperature_of_least_ece(logits, target):
+    grid = np.geomspace(0.05, 30, 350)  # neighbours differ by 1.8 %
+    return grid[np.argmin([ece_by_loop(logits / t, target, 15) for t in grid])]
+
+
+@pytest.mark.parametrize(
+    ("exercise", "answer", "name"),
+    [
+        (lesson_00.over_confidence, lambda c, y: float(y.float().mean() - c.mean()), None),
+        (lesson_01.bins, bins_open_at_zero, "0 dropped"),
+        (lesson_01.ece, ece_signed_by_loop, "no absolute value"),
+        (
+            lesson_01.ece,
+            lambda z, y, m: float(lesson_01.my_ece(F.softmax(z.double(), 1).float(), y, m)),
+            "softmax twice",
+        ),
+        (lesson_01.useless, lambda y, k: torch.full((len(y), k), 3.0), "uniform logits"),
+        (lesson_01.temperature, temperature_of_least_ece, "least ECE"),
+        (lesson_01.temperature, lambda z, y: 1 / temperature_by_scipy(z, y), "the inverse"),
+    ],
+)
+def test_mistakes_in_other_words_get_the_same_diagnosis(exercise, answer, name):
+    expected = _mistake(exercise, name or "sign reversed")
+    assert exercise.evaluate(answer).diagnosis == expected
+
+
+def test_reference_of_ece_agrees_with_an_independent_library():
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(400, 7, generator=generator)
+    target = torch.randint(7, (400,), generator=generator)
+    for n_bins in (1, 10, 15):
+        theirs = uncertainty_calibration.get_ece(
+            logits.softmax(1).numpy(), target.numpy(), num_bins=n_bins
+        )
+        # Two sums of 400 float32 terms of size 1: rounding stays below 400 × 6e-8.
+        assert abs(lesson_01.my_ece(logits, target, n_bins) - theirs) < 2.4e-5
+
+
+def test_reference_of_temperature_agrees_with_scipy():
+    generator = torch.Generator().manual_seed(0)
+    for scale in (0.2, 1.0, 20.0):
+        logits = scale * torch.randn(200, 5, generator=generator)
+        target = torch.multinomial((logits / 2).softmax(1), 1, generator=generator).squeeze(1)
+        ours, theirs = (f(logits, target) for f in (lesson_01.my_temperature, temperature_by_scipy))
+        # scipy's bounded search stops at 1e-5 in log T; the slope in float32 is worth 1e-4.
+        assert math.log(ours / theirs) == pytest.approx(0, abs=1e-3)

@@ -28,14 +28,14 @@ over_confidence = Exercise(
     cases=(
         value_case(
             "too sure",
-            "four pictures, each with confidence 0.95; three are right",
+            "four images, each with confidence 0.95; three are right",
             (torch.full((4,), 0.95), _YES_YES_YES_NO),
             0.2,
-            "The result is how far the confidence lies above the share of right pictures.",
+            "The result is how far the confidence lies above the share of right images.",
         ),
         value_case(
             "not sure enough",
-            "four pictures, each with confidence 0.55; three are right",
+            "four images, each with confidence 0.55; three are right",
             (torch.full((4,), 0.55), _YES_YES_YES_NO),
             -0.2,
             "An under-confident network gets a negative number.",
@@ -45,14 +45,14 @@ over_confidence = Exercise(
             "confidences 0.9, 0.8, 0.7, 0.4; the first three are right",
             (torch.tensor([0.9, 0.8, 0.7, 0.4]), _YES_YES_YES_NO),
             -0.05,
-            "Every picture counts the same, right or wrong, sure or not.",
+            "Every image counts the same, right or wrong, sure or not.",
         ),
         value_case(
-            "500 pictures",
-            "500 random confidences between 0.3 and 1, about 60 % of the pictures right",
+            "500 images",
+            "500 random confidences between 0.3 and 1, about 60 % of the images right",
             _sample(500, seed=1),
             my_over_confidence,
-            "The same definition holds for any number of pictures.",
+            "The same definition holds for any number of images.",
         ),
     ),
     wrong=(
@@ -69,16 +69,16 @@ over_confidence = Exercise(
             "would look the same.",
         ),
         WrongSolution(
-            "gap of each picture",
+            "gap of each image",
             lambda confidence, correct: (confidence - correct.float()).abs().mean(),
-            "You took the gap of each picture before the mean. A single picture is right or wrong, "
+            "You took the gap of each image before the mean. A single image is right or wrong, "
             "so even an honest 0.7 has a gap of 0.3 or 0.7. Confidence can only be compared with "
             "how often a whole group is right.",
         ),
         WrongSolution(
             "sum instead of mean",
             lambda confidence, correct: (confidence - correct.float()).sum(),
-            "You added up over the pictures where a mean is needed: the number would grow with "
+            "You added up over the images where a mean is needed: the number would grow with "
             "the size of the test set.",
         ),
         WrongSolution(
@@ -90,8 +90,8 @@ over_confidence = Exercise(
         WrongSolution(
             "only the mistakes",
             lambda confidence, correct: confidence[~correct].mean(),
-            "You looked at the wrong pictures only. An honest network is wrong at times with high "
-            "confidence: compare with all pictures.",
+            "You looked at the wrong images only. An honest network is wrong at times with high "
+            "confidence: compare with all images.",
         ),
     ),
     hints=(

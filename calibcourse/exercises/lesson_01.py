@@ -15,9 +15,9 @@ def my_bins(confidence, correct, n_bins):
     inner_edges = torch.linspace(0, 1, n_bins + 1)[1:-1]
     index = torch.bucketize(confidence, inner_edges)  # edge[i] < confidence <= edge[i + 1]
     count = torch.bincount(index, minlength=n_bins)
-    pictures = count.clamp(min=1)  # an empty bin has sum 0: divide it by 1, not by 0
-    confidence_mean = torch.bincount(index, confidence, n_bins) / pictures
-    accuracy = torch.bincount(index, correct.float(), n_bins) / pictures
+    images = count.clamp(min=1)  # an empty bin has sum 0: divide it by 1, not by 0
+    confidence_mean = torch.bincount(index, confidence, n_bins) / images
+    accuracy = torch.bincount(index, correct.float(), n_bins) / images
     return count, confidence_mean, accuracy
 
 
@@ -26,7 +26,7 @@ def _index(confidence: Tensor, n_bins: int) -> Tensor:
 
 
 def _sums(confidence: Tensor, correct: Tensor, index: Tensor, n_bins: int):
-    """Per bin: the number of pictures, the sum of confidences, the number of right ones."""
+    """Per bin: the number of images, the sum of confidences, the number of right ones."""
     return (
         torch.bincount(index, minlength=n_bins).float(),
         torch.bincount(index, confidence, n_bins),
@@ -107,7 +107,7 @@ bins = Exercise(
             "confidences 0.2, 0.4, 0.7, 0.9; all right but the first; 2 bins",
             (torch.tensor([0.2, 0.4, 0.7, 0.9]), torch.tensor([False, True, True, True]), 2),
             ([2, 2], [0.3, 0.8], [0.5, 1.0]),
-            "Each bin has its number of pictures, their mean confidence, and the share that is "
+            "Each bin has its number of images, their mean confidence, and the share that is "
             "right.",
             names=_VALUES,
         ),
@@ -124,15 +124,15 @@ bins = Exercise(
             "confidences 0.7, 0.9, 0.95; the first two are right; 5 bins",
             _WITH_EMPTY,
             ([0, 0, 0, 1, 2], [0, 0, 0, 0.7, 0.925], [0, 0, 0, 1.0, 0.5]),
-            "A bin without pictures has count 0 and means 0.",
+            "A bin without images has count 0 and means 0.",
             names=_VALUES,
         ),
         value_case(
-            "1,000 pictures",
+            "1,000 images",
             "1,000 random confidences; 15 bins",
             (*_confidences(1000, seed=1), 15),
             my_bins,
-            "The same definition holds for any number of pictures and bins.",
+            "The same definition holds for any number of images and bins.",
             names=_VALUES,
         ),
     ),
@@ -164,7 +164,7 @@ bins = Exercise(
         WrongSolution(
             "empty bins give NaN",
             _bins_from_sums(lambda n, confidence, right: (n, confidence / n, right / n)),
-            "You divide by the number of pictures also where it is 0, and 0/0 is NaN. One NaN "
+            "You divide by the number of images also where it is 0, and 0/0 is NaN. One NaN "
             "makes every later sum over bins NaN.",
         ),
         WrongSolution(
@@ -174,11 +174,11 @@ bins = Exercise(
             "because it is full.",
         ),
         WrongSolution(
-            "divided by all pictures",
+            "divided by all images",
             _bins_from_sums(
                 lambda n, confidence, right: (n, confidence / n.sum(), right / n.sum())
             ),
-            "You divide by the number of all pictures. The mean of a bin is over the pictures in "
+            "You divide by the number of all images. The mean of a bin is over the images in "
             "that bin alone.",
         ),
         WrongSolution(
@@ -188,15 +188,15 @@ bins = Exercise(
             "differ most where it matters: in the last bin, where confidences crowd near 1.",
         ),
         WrongSolution(
-            "right pictures counted",
+            "right images counted",
             _bins_from_sums(
                 lambda n, confidence, right: (right, *_means(n, confidence, right)[1:])
             ),
-            "Your count is of the right pictures only. A bin counts every picture in it.",
+            "Your count is of the right images only. A bin counts every image in it.",
         ),
     ),
     hints=(
-        "Give every picture the index of its bin first; counts and means follow from the index.",
+        "Give every image the index of its bin first; counts and means follow from the index.",
         "`torch.bucketize(confidence, edges)` finds that index; its argument `right` says which "
         "edge a bin owns. Only the inner edges are needed: then 0 falls into the first bin and 1 "
         "into the last.",
@@ -261,7 +261,7 @@ def _ece_of_true_class(logits, target, n_bins):
     return gap.abs().sum() / len(target)
 
 
-def _ece_of_pictures(logits, target, n_bins):
+def _ece_of_images(logits, target, n_bins):
     confidence, correct = _judge(logits, target)
     return (confidence - correct).abs().mean()
 
@@ -273,7 +273,7 @@ def _ece_with_nan(logits, target, n_bins):
 
 
 def _two_classes(*groups: tuple[float, int, int]) -> tuple[Tensor, Tensor]:
-    """Logits and labels of groups (confidence, pictures, right ones) of a two-class network."""
+    """Logits and labels of groups (confidence, images, right ones) of a two-class network."""
     logits = [[math.log(p / (1 - p)), 0.0] for p, n, _ in groups for _ in range(n)]
     target = [0 if i < right else 1 for _, n, right in groups for i in range(n)]
     return torch.tensor(logits), torch.tensor(target)
@@ -319,36 +319,36 @@ ece = Exercise(
     cases=(
         value_case(
             "one full bin",
-            "4 pictures of a two-class network, each with confidence 0.9; three are right; 5 bins",
+            "4 images of a two-class network, each with confidence 0.9; three are right; 5 bins",
             (*_two_classes((0.9, 4, 3)), 5),
             0.15,
-            "With all pictures in one bin, ECE is the distance between confidence and accuracy.",
+            "With all images in one bin, ECE is the distance between confidence and accuracy.",
         ),
         value_case(
             "two unequal bins",
-            "6 pictures with confidence 0.9, three of them right, and 2 with confidence 0.7, both "
+            "6 images with confidence 0.9, three of them right, and 2 with confidence 0.7, both "
             "right; 5 bins",
             (*_two_classes((0.9, 6, 3), (0.7, 2, 2)), 5),
             0.375,
             "Every bin adds its distance, too sure or not sure enough, weighted by its share of "
-            "the pictures.",
+            "the images.",
         ),
         value_case(
             "on the edges",
-            "three pictures with confidence 1/2, all wrong; six with 0.7, all right; one with "
+            "three images with confidence 1/2, all wrong; six with 0.7, all right; one with "
             "confidence 1, wrong; 2 bins",
             (_EDGE_LOGITS, _EDGE_TARGET, 2),
             0.23,
-            "Bins are (a, b]: 1/2 is in the first, 1 in the last, and no picture is lost.",
+            "Bins are (a, b]: 1/2 is in the first, 1 in the last, and no image is lost.",
         ),
         Case(
             "shifted logits",
-            "300 pictures in 10 classes, 15 bins; then the same with 3 added to every logit",
+            "300 images in 10 classes, 15 bins; then the same with 3 added to every logit",
             _shift_changes_nothing,
         ),
         value_case(
-            "300 pictures",
-            "300 pictures in 10 classes from a network twice too sure; 15 bins",
+            "300 images",
+            "300 images in 10 classes from a network twice too sure; 15 bins",
             (*_NETWORK, 15),
             my_ece,
             "The same definition holds for any number of classes and bins.",
@@ -358,14 +358,14 @@ ece = Exercise(
         WrongSolution(
             "unweighted bins",
             _ece_of_gaps(lambda weight, gap: gap[weight > 0].abs().mean()),
-            "Your bins all weigh the same. A bin that holds one picture then says as much as one "
+            "Your bins all weigh the same. A bin that holds one image then says as much as one "
             "that holds a thousand.",
         ),
         WrongSolution(
             "mean over all bins, empty ones too",
             _ece_of_gaps(lambda weight, gap: gap.abs().mean()),
             "You average over all bins, the empty ones included: more bins would make any network "
-            "look better. A bin counts by its share of the pictures.",
+            "look better. A bin counts by its share of the images.",
         ),
         WrongSolution(
             "unweighted sum",
@@ -391,9 +391,9 @@ ece = Exercise(
             "each other: it belongs to each bin.",
         ),
         WrongSolution(
-            "absolute value of each picture",
-            _ece_of_pictures,
-            "You take the absolute gap of each picture, before any bin is formed. A single picture "
+            "absolute value of each image",
+            _ece_of_images,
+            "You take the absolute gap of each image, before any bin is formed. A single image "
             "is right or wrong, so even a perfectly calibrated network is charged. Your number is "
             "the upper bound of Lemma B.1, not ECE.",
         ),
@@ -401,7 +401,7 @@ ece = Exercise(
             "largest gap",
             _ece_of_gaps(lambda weight, gap: gap.abs().max()),
             "You return the largest gap of any bin. That is the maximum calibration error, MCE: "
-            "ECE is what is expected of a picture, not the worst bin.",
+            "ECE is what is expected of an image, not the worst bin.",
         ),
         WrongSolution(
             "squared gaps",
@@ -419,7 +419,7 @@ ece = Exercise(
             "softmax twice",
             lambda logits, target, n_bins: my_ece(logits.softmax(dim=1), target, n_bins),
             "You apply softmax twice. The second one takes probabilities for logits, and since "
-            "they all lie between 0 and 1 it makes every picture look unsure.",
+            "they all lie between 0 and 1 it makes every image look unsure.",
         ),
         WrongSolution(
             "no softmax",
@@ -442,14 +442,14 @@ ece = Exercise(
         WrongSolution(
             "1.0 dropped",
             _ece_where(_one_dropped),
-            "A picture with a confidence of exactly 1 is in none of your bins. It is the one that "
+            "A image with a confidence of exactly 1 is in none of your bins. It is the one that "
             "hurts most when it is wrong.",
         ),
         WrongSolution(
             "1.0 in a phantom bin",
             _ece_where(_phantom),
             "A confidence of exactly 1 lands behind the last bin, alone. There its gap cannot meet "
-            "those of the other confident pictures.",
+            "those of the other confident images.",
         ),
         WrongSolution(
             "empty bins give NaN",
@@ -459,9 +459,9 @@ ece = Exercise(
         ),
     ),
     hints=(
-        "From logits to two vectors, one entry per picture: the confidence (largest probability) "
+        "From logits to two vectors, one entry per image: the confidence (largest probability) "
         "and whether the prediction is right. The bins of the last exercise do the rest.",
-        "A bin adds its share of the pictures times the distance between its mean confidence and "
+        "A bin adds its share of the images times the distance between its mean confidence and "
         "its accuracy. What would happen without the absolute value?",
         "The share times the means: count / N · abs(sum of confidences / count − number right / "
         "count). The count cancels, so empty bins need no care at all.",
@@ -490,7 +490,7 @@ def _frequency(target: Tensor, n_classes: int) -> Tensor:
 
 
 def _same_for_all(row_of):
-    """Logits that are one row, made from the labels, for every picture."""
+    """Logits that are one row, made from the labels, for every image."""
 
     def wrong(target, n_classes):
         return row_of(_frequency(target, n_classes)).repeat(len(target), 1)
@@ -516,7 +516,7 @@ def _useless_check(target: Tensor, n_classes: int):
         if not torch.isfinite(logits).all():
             return Finding(show(logits), "Logits are finite, also for a class that never occurs.")
         if not torch.allclose(logits, logits[:1].expand_as(logits), atol=1e-6):
-            return Finding(show(logits), "Every picture gets the same logits: useless means blind.")
+            return Finding(show(logits), "Every image gets the same logits: useless means blind.")
         confidence, correct = _judge(logits, target)
         accuracy, largest = correct.mean().item(), _frequency(target, n_classes).max().item()
         if abs(accuracy - largest) > 1e-6:
@@ -583,19 +583,19 @@ useless = Exercise(
         WrongSolution(
             "counts as logits",
             lambda target, n_classes: _same_for_all(lambda f: f * len(target))(target, n_classes),
-            "You give counts as logits. Softmax exponentiates them, and a lead of ten pictures "
+            "You give counts as logits. Softmax exponentiates them, and a lead of ten images "
             "becomes near certainty.",
         ),
         WrongSolution(
             "the labels themselves",
             lambda target, n_classes: F.one_hot(target, n_classes).float(),
-            "Your logits follow the label of each picture. This network is not useless, it cheats: "
-            "it may know how frequent the classes are, not which picture is which.",
+            "Your logits follow the label of each image. This network is not useless, it cheats: "
+            "it may know how frequent the classes are, not which image is which.",
         ),
         WrongSolution(
             "one row",
             lambda target, n_classes: my_useless_logits(target, n_classes)[0],
-            "These are the logits of one picture. There is one row per picture, all alike.",
+            "These are the logits of one image. There is one row per image, all alike.",
         ),
         WrongSolution(
             "minus infinity",
@@ -610,7 +610,7 @@ useless = Exercise(
         ),
     ),
     hints=(
-        "If the network answers the same to every picture, how often is it right, at best? Its "
+        "If the network answers the same to every image, how often is it right, at best? Its "
         "confidence must be exactly that.",
         "Softmax of your logits should be the class frequencies. Which logits give "
         "exp(z_k) proportional to f_k?",
@@ -680,7 +680,7 @@ def _over_confidence(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _groups(*groups: tuple[float, int, int]) -> tuple[Tensor, Tensor]:
-    """Logits (gap, 0, 0) and labels of groups (gap, pictures, right ones)."""
+    """Logits (gap, 0, 0) and labels of groups (gap, images, right ones)."""
     logits = [[gap, 0.0, 0.0] for gap, n, _ in groups for _ in range(n)]
     target = [0 if i < right else 1 + i % 2 for _, n, right in groups for i in range(n)]
     return torch.tensor(logits), torch.tensor(target)
@@ -732,25 +732,25 @@ temperature = Exercise(
     cases=(
         _temperature_case(
             "too sure",
-            "100 pictures in 3 classes: 60 with logits (6, 0, 0), of which 48 are right, and 40 "
+            "100 images in 3 classes: 60 with logits (6, 0, 0), of which 48 are right, and 40 "
             "with (2, 0, 0), of which 24 are right",
             _TOO_SURE,
         ),
         _temperature_case(
             "too modest",
-            "100 pictures in 3 classes: 60 with logits (1, 0, 0), of which 52 are right, and 40 "
+            "100 images in 3 classes: 60 with logits (1, 0, 0), of which 52 are right, and 40 "
             "with (2, 0, 0), of which 39 are right",
             _TOO_MODEST,
         ),
         _temperature_case(
             "far too sure",
-            "100 pictures in 3 classes: 50 with logits (30, 0, 0), of which 40 are right, and 50 "
+            "100 images in 3 classes: 50 with logits (30, 0, 0), of which 40 are right, and 50 "
             "with (12, 0, 0), of which 30 are right",
             _FAR_TOO_SURE,
         ),
         _temperature_case(
-            "300 pictures",
-            "300 pictures in 10 classes from a network twice too sure",
+            "300 images",
+            "300 images in 10 classes from a network twice too sure",
             _NETWORK,
         ),
     ),
@@ -764,7 +764,7 @@ temperature = Exercise(
         WrongSolution(
             "least ECE",
             _grid_search(_binned_ece),
-            "You minimise ECE. It jumps whenever a picture changes bins and depends on their "
+            "You minimise ECE. It jumps whenever an image changes bins and depends on their "
             "number; the temperature is defined by the least NLL, which is smooth and has one "
             "minimum.",
         ),
