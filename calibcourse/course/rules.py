@@ -237,7 +237,8 @@ def _texts(output: NotebookNode) -> list[str]:
 
 def _undescribed(text: str) -> list[str]:
     markdown = re.findall(r"!\[\s*\]\([^)]*\)", text)
-    html = [tag for tag in re.findall(r"<img\b[^>]*>", text) if not re.search(r'alt="[^"]*\S', tag)]
+    described = re.compile(r"""alt=(?:"\s*[^"\s]|'\s*[^'\s])""")
+    html = [tag for tag in re.findall(r"<img\b[^>]*>", text) if not described.search(tag)]
     return [f"picture without alt text: {image[:60]}" for image in markdown + html]
 
 
