@@ -1,0 +1,88 @@
+"""Explorers: sliders beside a picture that follows them. Each has a static twin in `plots`."""
+
+import base64
+from collections.abc import Callable
+from html import escape
+
+import ipywidgets
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from . import plots
+
+
+class Explorer(ipywidgets.VBox):
+    """Controls above a picture; whenever a control changes, the picture is drawn again.
+
+    The picture is an inline PNG in an HTML widget: it needs no output capture, so it works alike
+    in JupyterLab, on Binder and with Colab's ipywidgets 7, and it carries alternative text.
+
+    Args:
+        draw: called with the controls' values by keyword, returns a figure.
+        alt: called likewise, returns the alternative text.
+        **controls: one ipywidgets control per keyword of `draw`.
+    """
+
+    def __init__(
+        self, draw: Callable[..., Figure], alt: Callable[..., str], **controls: ipywidgets.Widget
+    ):
+        self.controls = controls
+        self._draw, self._alt = draw, alt
+        self._picture = ipywidgets.HTML()
+        super().__init__([*controls.values(), self._picture])
+        for control in controls.values():
+            control.observe(self._redraw, names="value")
+        self._redraw()
+
+    def _redraw(self, _change=None) -> None:
+        values = {name: control.value for name, control in self.controls.items()}
+        data = base64.b64encode(plots.png_bytes(self._draw(**values))).decode()
+        self._picture.value = (
+            f'<img src="data:image/png;base64,{data}" alt="{escape(self._alt(**values))}" '
+            'style="max-width: 100%">'
+        )
+
+    def __repr__(self) -> str:  # the cell's text output: the same in every run
+        return f"Explorer with {' and '.join(c.description for c in self.controls.values())}"
+
+
+def slider(description: str, value, low, high, step=1) -> ipywidgets.Widget:
+    """A labelled slider that reports its value when released, so a slow machine keeps up."""
+    kind = ipywidgets.IntSlider if isinstance(value, int) else ipywidgets.FloatSlider
+    return kind(
+        value=value,
+        min=low,
+        max=high,
+        step=step,
+        description=description,
+        continuous_update=False,
+        style={"description_width": "8em"},
+        layout=ipywidgets.Layout(width="28em"),
+    )
+
+
+def temperature_explorer(logits: Tensor, target: Tensor) -> Explorer:
+    """Lesson 01: divide the logits by a temperature, choose the bins, watch the diagram.
+
+    Args:
+        logits: (N, K) float.
+        target: (N,) int64.
+
+    Returns:
+        A widget; its static twin is `plots.temperature_grid`.
+    """
+
+    def draw(temperature: float, n_bins: int) -> Figure:
+        fig, (ax,) = plots.figure(1, 4.6, 4.4)
+        plots.tempered_reliability(logits, target, temperature, n_bins, ax=ax)
+        return fig
+
+    def alt(temperature: float, n_bins: int) -> str:
+        return f"Reliability diagram at temperature {temperature:.2f} with {n_bins} bins."
+
+    return Explorer(
+        draw,
+        alt,
+        temperature=slider("temperature", 1.0, 0.25, 6.0, 0.05),
+        n_bins=slider("number of bins", 15, 1, 60),
+    )

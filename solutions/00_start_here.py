@@ -1,0 +1,187 @@
+# %% [markdown]
+# # 00 · Start here
+#
+# *A small network trains in front of you. You watch it become right, then sure, then too sure, on
+# three instruments that this course teaches you to build.*
+#
+# {{header: Python, and having trained a network once}}
+#
+# **You will be able to**
+#
+# - say what each of the three instruments shows: reliability, margins, sharpness;
+# - answer an exercise, read what its check tells you, and ask for a hint;
+# - find your way through the course, on this machine or another.
+
+# %%
+# {{bootstrap}}
+
+# %%
+import torch
+
+import calibcourse as cc
+from calibcourse import plots
+from calibcourse.exercises import claim
+from calibcourse.exercises import lesson_00 as ex
+
+device = cc.default_device()
+data = cc.load_dataset("fashion_mnist_small").to(device)
+data
+
+# %% [markdown]
+# ## 1 · The pictures
+#
+# All lessons use real images: Fashion-MNIST, ten kinds of clothing in 28 × 28 grey pixels. The
+# official test file comes with the course, so nothing is downloaded. Half of it serves for
+# training and validation, half for testing: 4,500, 500 and 5,000 images, always the same ones.
+
+# %%
+first_of_each = [int((data.test.target == k).nonzero()[0]) for k in range(10)]
+plots.show(
+    plots.image_grid(data.test.inputs[first_of_each], data.classes),
+    alt="One test image of each of the ten classes, from T-shirt to ankle boot.",
+)
+
+# %% [markdown]
+# ## 2 · Watch a network become too sure
+#
+# The experiment: 1,000 training images, a network of two hidden layers with 200 units each, plain
+# gradient descent on the cross-entropy, all 1,000 images in every step. While it runs, three
+# instruments look on.
+#
+# 1. **Reliability** (left): for *test* images, how often is the network right when it says it is
+#    70 %, 80 %, 90 % sure? On the dashed line it means what it says.
+# 2. **Margins** (middle): for each *training* image, how far is the logit of the true class ahead
+#    of its strongest rival? Negative means wrong.
+# 3. **Sharpness** (right): how steeply does the loss curve in its steepest direction? This is
+#    $\lambda_{\max}$, the largest eigenvalue of the Gauss–Newton matrix.
+#
+# **Predict** before you run the cell. (a) Will the sharpness rise, fall, or both? (b) The margins
+# move right as training goes on. What does that do to the *test* images' reliability diagram?
+
+# %%
+train = data.train.head(1000)
+model = cc.mlp(seed=0).to(device)
+calibration, sharpness = cc.calibration_probe("train", "test"), cc.SharpnessProbe()
+live = plots.LiveFigure(
+    plots.three_instruments,
+    alt="Three panels that move while the network trains: reliability diagram of the test images, "
+    "histogram of the training images' margins, sharpness against training step.",
+    name="instruments",
+)
+frames = []
+
+
+def watch(model, data):
+    """Read all instruments at one moment of training, and draw them."""
+    row = calibration(model, data) | sharpness(model, data)
+    with torch.no_grad():
+        curve = cc.reliability_curve(model(data.test.inputs), data.test.target)
+        margins = cc.true_margin(model(data.train.inputs), data.train.target)
+    frames.append((curve, margins, row["sharpness"]))
+    steps = moments[: len(frames)]
+    live.update(curve, margins, steps, [sharp for _, _, sharp in frames])
+    return row
+
+
+# %% tags=["nbval-ignore-output"]
+moments = cc.even_steps(2000, 25)
+history = cc.fit(
+    model, data.with_train(train), optimizer="gd", lr=0.2, steps=2000, probes=[watch],
+    probe_steps=moments,
+)  # fmt: skip
+
+# %% [markdown]
+# The same run as four snapshots, for a reader who has not run the cell:
+
+# %%
+plots.show(
+    plots.snapshots([frames[i] for i in (1, 4, 10, 24)], [moments[i] for i in (1, 4, 10, 24)]),
+    alt="Four moments of the run, from early to late. Top: the test images' reliability diagram "
+    "sinks below the diagonal. Bottom: the training images' margins move right.",
+)
+
+# %% [markdown]
+# ## 3 · What you saw
+#
+# A figure persuades; a number can be checked. Throughout the course a line that starts with ✓ is a
+# *claim*: the code has tested it on the run above, and stops with the numbers if it fails.
+
+# %%
+sharp = history.column("sharpness")
+test_ece, train_ece = history.column("test_ece"), history.column("train_ece")
+over_confidence = history.column("test_confidence") - history.column("test_accuracy")
+
+claim("the sharpness first rose, to at least twice its starting value", sharp.max() > 2 * sharp[0],
+      start=sharp[0], peak=sharp.max())  # fmt: skip
+claim("and then fell below half its peak", sharp[-1] < sharp.max() / 2,
+      peak=sharp.max(), end=sharp[-1])  # fmt: skip
+claim("the network ends up right on every training image",
+      history.column("train_accuracy")[-1] == 1)  # fmt: skip
+claim("on the training images its calibration error ends below 0.05", train_ece[-1] < 0.05,
+      train_ece=train_ece[-1])  # fmt: skip
+claim("on test images it ends up surer than right, by more than five points",
+      over_confidence[-1] > 0.05, over_confidence=over_confidence[-1])  # fmt: skip
+
+# %% [markdown]
+# Three instruments, one story. As the margins grow, the probabilities of the training images go to
+# 0 or 1, where softmax is flat: the curvature fades *and* the training images' confidence comes to
+# agree with their accuracy. That the two go together, and why, is the claim of the paper this
+# course follows, *Too Sharp, Too Sure* (arXiv 2604.20614). What it means for images the network has
+# **not** seen is a harder question; you have just watched the test side go the other way. Every
+# lesson labels its statements: [paper] proved there, [here] proved in this course, [observed] only
+# seen.
+#
+# ## 4 · How an exercise works
+#
+# A network is *over-confident* by the difference between how sure it is on average and how often it
+# is right. Replace the dots below with your own line, run the cell, and read what the check says.
+# Make a mistake on purpose first: swap the two averages.
+
+# %%
+ex.over_confidence
+
+
+# %%
+def my_over_confidence(confidence, correct):
+    """confidence (N,) in [0, 1], correct (N,) bool -> mean confidence minus accuracy, a scalar."""
+    ### BEGIN SOLUTION
+    return confidence.mean() - correct.float().mean()
+    ### END SOLUTION
+
+
+ex.over_confidence.check(my_over_confidence)
+
+# %% [markdown]
+# Stuck? `ex.over_confidence.hint()` gives a first hint, the next call a stronger one, and
+# `ex.over_confidence.solution()` shows ours. An unsolved exercise blocks nothing: the cell after it
+# goes on with the package's own function. Your results are kept in a file on this machine only;
+# `calibcourse progress` in a terminal prints them.
+#
+# ## 5 · Finding your way
+#
+# | lesson | question |
+# |---|---|
+# | 01 Confidence and ECE | is it as often right as it says? |
+# | 02 Margins | by how much is it right, and how fragile is that? |
+# | 03 Gauss–Newton curvature | how sharp is the loss, measured without a matrix? |
+#
+# - **Something does not work?** `calibcourse doctor` in a terminal checks Python, PyTorch, memory
+#   and data, with one remedy for each finding.
+# - **You have a GPU?** It is used where PyTorch finds it. Long experiments were recorded once;
+#   `CALIBCOURSE_PROFILE=full` runs the paper's own protocol instead.
+# - **You teach this?** The notebooks are tested with nbval; the README says how to run that in your
+#   own CI and how to publish your own copy.
+#
+# ## What could be wrong here
+#
+# One run, one seed, 1,000 images, one learning rate: an illustration. Sharpness that rises to
+# about $2/\eta$ and then hovers is typical of full-batch gradient descent at a constant step size
+# (lesson 03), not of every optimizer.
+#
+# ## Take away
+#
+# 1. Right, sure, and *rightly* sure are three different things, and each can be measured.
+# 2. On the training images, calibration error and curvature fade together.
+# 3. On new images nothing forces them to.
+#
+# **Next:** lesson 01, *Confidence and ECE*.
