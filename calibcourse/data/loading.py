@@ -2,7 +2,6 @@
 
 import os
 import tarfile
-import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,10 +184,7 @@ def _read_cifar(source: _Source, folder: Path) -> tuple[tuple[str, ...], _Part, 
     meta = cifar.meta["filename"], cifar.meta["md5"]
     for filename, digest in (*cifar.train_list, *cifar.test_list, meta):
         read_verified(folder / filename, digest)
-    with warnings.catch_warnings():
-        # The files were pickled by a numpy from 2009; github.com/pytorch/vision/issues/9340.
-        warnings.filterwarnings("ignore", r"dtype\(\): align should be passed")
-        train, test = (cifar(folder.parent, train=part) for part in (True, False))
+    train, test = (cifar(folder.parent, train=part) for part in (True, False))
     return tuple(train.classes), _cifar_part(train), _cifar_part(test)
 
 
