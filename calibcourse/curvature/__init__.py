@@ -1,0 +1,35 @@
+"""Gauss–Newton curvature, exact and fast: operators, Lanczos, Jacobian norms, sharpness, trace."""
+
+from .jacobian import jacobian_grams, jacobian_norms
+from .lanczos import ConvergenceWarning, Eigenpair, top_eigenpair, top_eigenpairs
+from .logit_hessian import (
+    logit_gradient,
+    logit_hessian,
+    logit_hessian_factor,
+    logit_hessian_product,
+)
+from .operators import GaussNewton, Hessian, MatrixOperator, SymmetricOperator
+from .sharpness import WarmSharpness, batch_sharpness, gauss_newton_sharpness
+from .traces import Trace, trace
+
+__all__ = [
+    "ConvergenceWarning",
+    "Eigenpair",
+    "GaussNewton",
+    "Hessian",
+    "MatrixOperator",
+    "SymmetricOperator",
+    "Trace",
+    "WarmSharpness",
+    "batch_sharpness",
+    "gauss_newton_sharpness",
+    "jacobian_grams",
+    "jacobian_norms",
+    "logit_gradient",
+    "logit_hessian",
+    "logit_hessian_factor",
+    "logit_hessian_product",
+    "top_eigenpair",
+    "top_eigenpairs",
+    "trace",
+]

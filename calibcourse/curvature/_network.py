@@ -1,0 +1,188 @@
+"""What curvature needs of a network: its trainable parameters as one vector, J v and Jᵀ u.
+
+Everything here differentiates with `torch.autograd.grad`, so no `.grad` field is ever written.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .._checks import (
+    check_deterministic_model,
+    check_finite_parameters,
+    check_inputs,
+    check_logits,
+)
+
+GRAPH_BYTES = (
+    2**28
+)  # how much the autograd graph of one batch may hold; the peak is 2 to 4 times it
+LOGIT_ERROR = 2e-6  # relative error of a probability that rounded logits may cause
+
+
+def trainable_parameters(model: nn.Module, inputs: Tensor) -> dict[str, nn.Parameter]:
+    """The parameters that require a gradient, by name, after checking model and inputs."""
+    check_inputs(inputs)
+    check_deterministic_model(model)
+    check_finite_parameters(model)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not parameters:
+        raise ValueError("model must have at least one parameter with requires_grad=True, got none")
+    first = next(iter(parameters.values()))
+    for name, parameter in parameters.items():
+        if (parameter.dtype, parameter.device) != (first.dtype, first.device):
+            raise TypeError(
+                "model must have trainable parameters of one dtype on one device, got "
+                f"{first.dtype} on {first.device} and {parameter.dtype} on {parameter.device} "
+                f"in {name!r}"
+            )
+    if inputs.dtype != first.dtype:
+        raise TypeError(f"inputs must have the model's dtype {first.dtype}, got {inputs.dtype}")
+    if inputs.device != first.device:
+        raise ValueError(
+            f"inputs must be on the model's device {first.device}, got {inputs.device}"
+        )
+    return parameters
+
+
+def evaluate(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The model's logits, checked to be finite and of shape (N, K)."""
+    logits = model(inputs)
+    check_logits(logits, "model(inputs)")
+    if len(logits) != len(inputs):
+        raise ValueError(
+            f"model(inputs) must have one row per sample, shape ({len(inputs)}, K), "
+            f"got {tuple(logits.shape)}"
+        )
+    return logits
+
+
+def precise_logits(model: nn.Module, inputs: Tensor, logits: Tensor) -> Tensor:
+    """The logits for use in a softmax: in float64 where their own rounding would show.
+
+    A logit z is rounded by about |z| times the machine epsilon, and e^z inherits that as a
+    *relative* error: in float32 with |z| near 200, 1e-5. No formula downstream can repair it, so
+    large logits are computed once more in float64, without a graph.
+    """
+    largest = float(logits.detach().abs().max())
+    if largest * torch.finfo(logits.dtype).eps <= LOGIT_ERROR or logits.device.type == "mps":
+        return logits.detach()  # MPS devices have no float64
+    tensors = {
+        name: value.detach().double() if value.is_floating_point() else value
+        for name, value in [*model.named_parameters(), *model.named_buffers()]
+    }
+    try:
+        with torch.no_grad():
+            return torch.func.functional_call(model, tensors, (inputs.double(),)).double()
+    except RuntimeError as error:  # the model itself casts to its own dtype
+        warnings.warn(
+            f"the model does not run in float64 ({error}); with logits up to {largest:.0f} in "
+            f"{logits.dtype}, curvature carries a relative error of about "
+            f"{largest * torch.finfo(logits.dtype).eps:.0e}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return logits.detach()
+
+
+def flatten(tensors: Sequence[Tensor]) -> Tensor:
+    """One vector (d,) from tensors in the order of the parameters."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def unflatten(vector: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Views of a vector (d,) in the shapes of the parameters."""
+    parts = vector.split([p.numel() for p in parameters])
+    return [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
+
+
+def try_one_sample(model: nn.Module, inputs: Tensor) -> tuple[int, int]:
+    """K, and the bytes that autograd keeps per sample for one backward pass, from the first one."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        address = tensor.untyped_storage().data_ptr()
+        if address not in own:
+            kept[address] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        logits = evaluate(model, inputs[:1])
+    return logits.shape[1], max(1, sum(kept.values()))
+
+
+class Linearization:
+    """A network at one point and one batch, ready for any number of products with J and Jᵀ.
+
+    u ↦ Jᵀu is linear, so the derivative of ⟨Jᵀu, v⟩ in u is J v: one backward pass through the
+    graph of a backward pass. Both graphs are built here, once; a product then costs as much as the
+    arithmetic of J v or Jᵀ u alone, where forward-mode differentiation runs the network again.
+
+    Args:
+        model: maps (N, ...) to logits (N, K).
+        parameters: the tensors to differentiate in.
+        inputs: (N, ...).
+        cotangent: gives the point u0 (N, K) at which Jᵀu is built, from the logits; J v does not
+            depend on it, the second derivative of `push_and_bend` does. None means zeros.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Sequence[Tensor],
+        inputs: Tensor,
+        cotangent: Callable[[Tensor], Tensor] | None = None,
+    ):
+        self._parameters = list(parameters)
+        with torch.enable_grad():
+            self._logits = evaluate(model, inputs)
+            self.logits = precise_logits(model, inputs, self._logits)
+            start = torch.zeros_like(self._logits) if cotangent is None else cotangent(self.logits)
+            self._cotangent = start.to(self._logits.dtype).detach().requires_grad_()
+            pulled = torch.autograd.grad(
+                self._logits,
+                self._parameters,
+                self._cotangent,
+                create_graph=True,
+                allow_unused=True,
+            )
+        self._used = [index for index, part in enumerate(pulled) if part is not None]
+        self._pulled = [pulled[index] for index in self._used]
+
+    def pull(self, cotangent: Tensor | None = None) -> Tensor:
+        """Jᵀu summed over the batch, (d,), for u of shape (N, K); None means u0, at no cost."""
+        if cotangent is None:
+            parts = [torch.zeros_like(p) for p in self._parameters]
+            for index, part in zip(self._used, self._pulled, strict=True):
+                parts[index] = part.detach()
+            return flatten(parts)
+        parts = torch.autograd.grad(
+            self._logits,
+            self._parameters,
+            cotangent.to(self._logits.dtype),
+            retain_graph=True,
+            materialize_grads=True,
+        )
+        return flatten(parts)
+
+    def push(self, vector: Tensor) -> Tensor:
+        """J v, (N, K), for v of shape (d,)."""
+        return self._differentiate([self._cotangent], vector)[0]
+
+    def push_and_bend(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """J v, (N, K), and (Σ_ik u0_ik ∇²z_ik) v, (d,): what the logits' own curvature adds."""
+        pushed, *bent = self._differentiate([self._cotangent, *self._parameters], vector)
+        return pushed, flatten(bent)
+
+    def _differentiate(self, variables: list[Tensor], vector: Tensor) -> Sequence[Tensor]:
+        tangents = unflatten(vector, self._parameters)
+        return torch.autograd.grad(
+            self._pulled,
+            variables,
+            [tangents[index] for index in self._used],
+            retain_graph=True,
+            materialize_grads=True,
+        )

@@ -1,0 +1,194 @@
+"""Per-sample Jacobians J = ∂z/∂θ (K × d) through their K × K Gram matrices J Jᵀ.
+
+‖J‖_op² is the top eigenvalue of J Jᵀ, so no K × d matrix is needed where J Jᵀ can be had without
+one. A linear layer z' = W a + b that is met once has, with B (K × width) the K backpropagated rows,
+
+    (J Jᵀ of its weight and bias) = (B Bᵀ) (‖a‖² + 1)            THEORY.md section 5
+
+so K backward passes that stop at the layers' outputs give all samples at once. Every other
+parameter (convolutions, BatchNorm's scale, weights met twice) takes the generic path: explicit
+per-sample Jacobians, a chunk of samples at a time.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from .._checks import check_integer
+from ._network import GRAPH_BYTES, evaluate, trainable_parameters, try_one_sample
+
+
+def jacobian_grams(model: nn.Module, inputs: Tensor, chunk_size: int | None = None) -> Tensor:
+    """The Gram matrix J_i J_iᵀ of every sample's logit Jacobian in the trainable parameters.
+
+    Args:
+        model: maps (N, ...) to logits (N, K); BatchNorm and dropout must be in eval mode.
+        inputs: (N, ...), the model's dtype and device.
+        chunk_size: samples at a time; None takes as many as keep memory near 256 MB.
+
+    Returns:
+        (N, K, K), symmetric positive semidefinite, the model's dtype, without a graph.
+
+    Raises:
+        ValueError, TypeError: empty or non-finite inputs or parameters, a model in train mode that
+            couples samples, no trainable parameter, outputs not (N, K), chunk_size < 1.
+
+    Example:
+        >>> inputs = torch.tensor([[3.0, 4.0]])  # z = W a + b: J Jᵀ = (‖a‖² + 1) I
+        >>> jacobian_grams(nn.Linear(2, 2), inputs)
+        tensor([[[26.,  0.],
+                 [ 0., 26.]]])
+    """
+    parameters = trainable_parameters(model, inputs)
+    if chunk_size is None:
+        chunk_size = max(1, GRAPH_BYTES // gram_bytes_per_sample(model, inputs)[1])
+    check_integer(chunk_size, "chunk_size", 1)
+    return torch.cat([_grams(model, parameters, chunk) for chunk in inputs.split(chunk_size)])
+
+
+def jacobian_norms(model: nn.Module, inputs: Tensor, chunk_size: int | None = None) -> Tensor:
+    """‖J_i‖_op, the largest singular value of every sample's logit Jacobian; C_J is its maximum.
+
+    Args:
+        model, inputs, chunk_size: as for `jacobian_grams`.
+
+    Returns:
+        (N,), the model's dtype: how far the logits can move per unit step in parameter space.
+
+    Raises:
+        ValueError, TypeError: as for `jacobian_grams`.
+
+    Example:
+        >>> jacobian_norms(nn.Linear(2, 2, bias=False), torch.tensor([[3.0, 4.0]]))
+        tensor([5.])
+    """
+    grams = jacobian_grams(model, inputs, chunk_size)
+    return torch.linalg.eigvalsh(grams)[:, -1].clamp(min=0).sqrt()
+
+
+def gram_bytes_per_sample(model: nn.Module, inputs: Tensor) -> tuple[int, int]:
+    """K, and about how many bytes `jacobian_grams` needs for each sample of a chunk."""
+    linear = {id(p) for m in model.modules() if type(m) is nn.Linear for p in m.parameters()}
+    explicit = [p for p in model.parameters() if p.requires_grad and id(p) not in linear]
+    n_classes, graph_bytes = try_one_sample(model, inputs)
+    row_bytes = sum(p.numel() * p.element_size() for p in explicit)
+    return n_classes, n_classes * (graph_bytes + row_bytes)
+
+
+@dataclass
+class _Call:
+    """One call of a linear layer: what came in, and where in the graph it came out."""
+
+    module: nn.Linear
+    features: Tensor  # (N, width)
+    output: GradientEdge
+
+
+def _grams(model: nn.Module, parameters: dict[str, nn.Parameter], inputs: Tensor) -> Tensor:
+    with torch.enable_grad(), _recorded_linear_calls(model) as calls:
+        logits = evaluate(model, inputs)
+    calls = _factorising(calls, logits, len(inputs))
+    grams = logits.new_zeros(len(inputs), logits.shape[1], logits.shape[1])
+    if calls:
+        grams += _factorised_share(calls, logits)
+    done = {id(p) for call in calls for p in call.module.parameters()}
+    rest = {name: p.detach() for name, p in parameters.items() if id(p) not in done}
+    if rest:
+        grams += _generic_share(model, rest, inputs)
+    return grams
+
+
+@contextmanager
+def _recorded_linear_calls(model: nn.Module) -> Iterator[list[_Call]]:
+    """Note every call of an `nn.Linear` inside the block."""
+    calls: list[_Call] = []
+
+    def note(module: nn.Linear, args: tuple[Tensor, ...], output: Tensor) -> None:
+        if output.requires_grad:
+            calls.append(_Call(module, args[0].detach(), get_gradient_edge(output)))
+
+    # First among the hooks, and by graph edge rather than by tensor: a later hook may replace the
+    # output, and an in-place activation overwrites it.
+    hooks = [
+        module.register_forward_hook(note, prepend=True)
+        for module in model.modules()
+        if type(module) is nn.Linear  # a subclass may compute something else
+    ]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _factorising(calls: list[_Call], logits: Tensor, n_samples: int) -> list[_Call]:
+    """The calls whose layer is met once, on one row per sample, and whose parameters only there."""
+    uses = _uses(logits)
+    called = Counter(id(call.module) for call in calls)
+    return [
+        call
+        for call in calls
+        if called[id(call.module)] == 1
+        and call.features.ndim == 2
+        and len(call.features) == n_samples
+        and all(
+            isinstance(p, nn.Parameter)
+            for p in (call.module.weight, call.module.bias)
+            if p is not None
+        )
+        and all(uses[id(p)] <= 1 for p in call.module.parameters())
+    ]
+
+
+def _uses(logits: Tensor) -> Counter[int]:
+    """How often each parameter enters the graph of the logits, by id."""
+    uses: Counter[int] = Counter()
+    seen, waiting = set(), [logits.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        for following, _ in node.next_functions:
+            if following is None:
+                continue
+            if hasattr(following, "variable"):  # a leaf: the end of the graph
+                uses[id(following.variable)] += 1
+            elif following not in seen:
+                seen.add(following)
+                waiting.append(following)
+    return uses
+
+
+def _factorised_share(calls: list[_Call], logits: Tensor) -> Tensor:
+    """Σ over layers of (B Bᵀ)(‖a‖² + 1); a frozen weight or bias loses its term."""
+    edges = [call.output for call in calls]
+    rows = [
+        torch.autograd.grad(logits[:, k].sum(), edges, retain_graph=True, materialize_grads=True)
+        for k in range(logits.shape[1])
+    ]
+    share = 0
+    for call, *per_class in zip(calls, *rows, strict=True):
+        backward = torch.stack(per_class, dim=1)  # (N, K, width)
+        weight, bias = call.module.weight, call.module.bias
+        scale = torch.zeros_like(call.features[:, 0])
+        if weight.requires_grad:
+            scale += call.features.square().sum(1)
+        if bias is not None and bias.requires_grad:
+            scale += 1
+        share = share + (backward @ backward.mT) * scale[:, None, None]
+    return share
+
+
+def _generic_share(model: nn.Module, rest: dict[str, Tensor], inputs: Tensor) -> Tensor:
+    """J Jᵀ from the explicit Jacobian of every sample in the parameters `rest`."""
+
+    def logits_of(parameters: dict[str, Tensor], sample: Tensor) -> Tensor:
+        return torch.func.functional_call(model, parameters, (sample[None],))[0]
+
+    per_sample = torch.func.vmap(torch.func.jacrev(logits_of), in_dims=(None, 0))
+    with torch.no_grad():  # the other parameters need no graph
+        jacobians = [j.flatten(2) for j in per_sample(rest, inputs).values()]  # (N, K, size) each
+    return sum(j @ j.mT for j in jacobians)

@@ -1,0 +1,250 @@
+"""The largest eigenvalues of a symmetric matrix that is known by its products alone.
+
+Lanczos' method with full re-orthogonalisation, for one start vector or several ("band Lanczos",
+Ruhe 1979, Math. Comp. 33:680): each product extends an orthonormal basis of the Krylov space, and
+the matrix is small there. "Largest" means algebraically: the top of an indefinite Hessian is its
+largest positive eigenvalue, however negative the other end.
+"""
+
+import warnings
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .._checks import check_integer, check_real
+from .operators import SymmetricOperator
+
+WARM_NOISE = 0.3  # norm of the noise added to a unit start vector
+
+
+class ConvergenceWarning(RuntimeWarning):
+    """An eigenpair whose residual is still above the tolerance."""
+
+
+@dataclass(frozen=True)
+class Eigenpair:
+    """An approximate eigenpair A v ≈ λ v and how far it can be trusted.
+
+    Attributes:
+        value: λ, the Rayleigh quotient of `vector`: never above the true top eigenvalue (up to
+            rounding), and within `residual` of *an* eigenvalue.
+        vector: (d,), of norm 1.
+        residual: ‖A v - λ v‖, in units of λ.
+        matvecs: products with A spent.
+        converged: whether residual ≤ tol·|λ|, or ≤ rounding error.
+    """
+
+    value: float
+    vector: Tensor = field(repr=False, compare=False)
+    residual: float
+    matvecs: int
+    converged: bool
+
+    def __repr__(self) -> str:
+        note = "" if self.converged else ", NOT converged"
+        return (
+            f"Eigenpair(value={self.value:.6g}, residual={self.residual:.1e}, "
+            f"matvecs={self.matvecs}{note})"
+        )
+
+
+def top_eigenpair(
+    operator: SymmetricOperator,
+    v0: Tensor | None = None,
+    tol: float = 1e-3,
+    max_matvecs: int = 100,
+    seed: int = 0,
+) -> Eigenpair:
+    """The algebraically largest eigenvalue and its eigenvector, by Lanczos with a residual stop.
+
+    The error of the value is at most the residual, and about residual²/gap where the next
+    eigenvalue lies `gap` below: at tol = 1e-3 the value is usually right to 1e-5.
+
+    Args:
+        operator: anything with `matvec`, `shape`, `dtype` and `device`; wrap a matrix in
+            `MatrixOperator`.
+        v0: (d,), a guess, such as the eigenvector of the previous checkpoint. Noise of 0.3 times
+            its norm is added, so that an eigenvalue that has overtaken is seen even from an exact
+            eigenvector. Isotropic noise lies almost wholly where a curvature matrix is nearly 0,
+            and one product removes that, so it costs next to nothing. None starts at random.
+        tol: stop at ‖A v - λ v‖ ≤ tol·|λ|.
+        max_matvecs: stop after this many products in any case.
+        seed: of the noise; the global random state is neither read nor changed.
+
+    Returns:
+        The pair. If it has not converged, `converged` is False and a `ConvergenceWarning` says so.
+
+    Raises:
+        ValueError, TypeError: v0 of wrong shape or zero, tol ≤ 0, max_matvecs < 1, a product that
+            is not finite.
+
+    Example:
+        >>> from calibcourse.curvature import MatrixOperator
+        >>> matrix = torch.diag(torch.tensor([3.0, 1.0, -9.0]))
+        >>> round(top_eigenpair(MatrixOperator(matrix)).value, 4)
+        3.0
+    """
+    if v0 is not None:
+        v0 = _check_start(v0, "v0", (operator.shape[0],))[None]
+    return _lanczos(operator, 1, v0, tol, max_matvecs, seed)[0]
+
+
+def top_eigenpairs(
+    operator: SymmetricOperator,
+    k: int,
+    v0: Tensor | None = None,
+    tol: float = 1e-3,
+    max_matvecs: int | None = None,
+    seed: int = 0,
+) -> list[Eigenpair]:
+    """The k algebraically largest eigenvalues with eigenvectors, multiple ones included.
+
+    Args:
+        operator: as for `top_eigenpair`.
+        k: how many, 1 ≤ k ≤ d. The Krylov space starts from k vectors, so an eigenvalue of
+            multiplicity up to k is found with its multiplicity.
+        v0: (k, d), guesses in any order, or None.
+        tol: every pair stops at ‖A v - λ v‖ ≤ tol·|λ|.
+        max_matvecs: budget for all pairs together; None means 100 k.
+        seed: of the noise.
+
+    Returns:
+        k pairs, largest value first, with orthonormal vectors; `matvecs` is the total of them all.
+        A pair that has not converged says so, and a `ConvergenceWarning` is given.
+
+    Raises:
+        ValueError, TypeError: as for `top_eigenpair`; k out of 1..d, max_matvecs < k.
+
+    Example:
+        >>> from calibcourse.curvature import MatrixOperator
+        >>> matrix = torch.diag(torch.tensor([3.0, 3.0, 1.0, 0.0]))
+        >>> [round(pair.value, 4) for pair in top_eigenpairs(MatrixOperator(matrix), 2)]
+        [3.0, 3.0]
+    """
+    check_integer(k, "k", 1)
+    if k > operator.shape[0]:
+        raise ValueError(f"k must be at most d = {operator.shape[0]}, got {k}")
+    if v0 is not None:
+        _check_start(v0, "v0", (k, operator.shape[0]))
+    return _lanczos(operator, k, v0, tol, 100 * k if max_matvecs is None else max_matvecs, seed)
+
+
+def _lanczos(
+    operator: SymmetricOperator, k: int, v0: Tensor | None, tol: float, max_matvecs: int, seed: int
+) -> list[Eigenpair]:
+    check_real(tol, "tol", 0.0, strict=True)
+    check_integer(max_matvecs, "max_matvecs", k)
+    basis = _Basis(_start(operator, k, v0, seed))
+    eps = torch.finfo(operator.dtype).eps
+    # projected[l, j] = ⟨q_l, A q_j⟩. In float64: it is tiny, and Ritz values come from it.
+    projected = torch.zeros(0, 0, dtype=torch.float64)
+    unit = 0.0
+    for done in range(1, max_matvecs + 1):
+        product = operator.matvec(basis[done - 1])
+        # Squares of the entries of G at margin 40 are about 1e-40, below float32: work with A/unit.
+        unit = unit or float(product.abs().max())
+        coefficients = basis.extend(product / unit if unit else product, eps)
+        if not torch.isfinite(coefficients).all():
+            raise ValueError("operator.matvec must return finite values, got NaN or infinity")
+        projected = torch.nn.functional.pad(
+            projected, (0, 1, 0, len(coefficients) - len(projected))
+        )
+        projected[:, -1] = coefficients
+        # A restricted to the vectors that have been multiplied; what their products have outside
+        # their span lies on the basis vectors still waiting, so the residual is exact and free.
+        inside, outside = projected[:done], projected[done:]
+        values, weights = torch.linalg.eigh((inside + inside.mT) / 2)
+        values, weights = values.flip(0)[:k], weights.flip(1)[:, :k]
+        residuals = (outside @ weights).norm(dim=0)
+        rounding = 10 * eps * float(projected.abs().max())
+        small = residuals <= (tol * values.abs()).clamp(min=rounding)
+        exhausted = done == len(basis)  # an invariant subspace: no vector is left to multiply
+        if (done >= k and small.all()) or exhausted:
+            break
+    if not small.all():
+        worst = float((residuals / values.abs().clamp(min=rounding)).max())
+        warnings.warn(
+            f"Lanczos stopped after {done} products with a relative residual of {worst:.1e}, "
+            f"above tol={tol:.1e}: raise max_matvecs or tol",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+    vectors = basis.combine(weights)
+    return [
+        Eigenpair(unit * float(value), vector, unit * float(residual), done, bool(converged))
+        for value, vector, residual, converged in zip(
+            values, vectors, residuals, small, strict=True
+        )
+    ]
+
+
+class _Basis:
+    """Orthonormal vectors as the rows of one growing matrix."""
+
+    def __init__(self, start: Tensor):
+        self._rows, self._count = torch.empty_like(start), 0
+        for vector in start:
+            self.extend(vector, drop=0.0)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self._rows[index]
+
+    def extend(self, vector: Tensor, drop: float) -> Tensor:
+        """Add what is new in a vector; its coordinates in the basis after that, float64 on CPU.
+
+        Nothing is added if the new part is at most `drop` times the vector.
+        """
+        coordinates = torch.zeros(self._count + 1, dtype=torch.float64)
+        rows = self._rows[: self._count]
+        # Twice is enough (Parlett 1980, Sec. 6-9): without the second pass rounding lets found
+        # eigenvectors grow back and appear as copies ("ghosts", Paige 1976).
+        rest = vector
+        for _ in range(2):
+            inner = rows @ rest
+            rest = rest - inner @ rows
+            coordinates[:-1] += inner.cpu().double()
+        norm = _norm(rest)
+        if norm <= drop * _norm(vector):
+            return coordinates[:-1]
+        if self._count == len(self._rows):
+            self._rows = torch.cat([self._rows, torch.empty_like(self._rows)])
+        self._rows[self._count] = rest / norm
+        self._count += 1
+        coordinates[-1] = norm
+        return coordinates
+
+    def combine(self, weights: Tensor) -> Tensor:
+        """Σ_j weights[j, i] q_j as row i, normalised."""
+        vectors = weights.T.to(self._rows) @ self._rows[: len(weights)]
+        return vectors / vectors.norm(dim=1, keepdim=True)
+
+
+def _start(operator: SymmetricOperator, k: int, v0: Tensor | None, seed: int) -> Tensor:
+    """k start vectors as rows: random, or the given ones, normalised, plus a little noise."""
+    check_integer(seed, "seed", 0)
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
+    noise = torch.randn(k, operator.shape[0], generator=generator)
+    noise = (noise / noise.norm(dim=1, keepdim=True)).to(operator.device, operator.dtype)
+    if v0 is None:
+        return noise
+    guess = v0.to(operator.device, operator.dtype)
+    return guess / guess.norm(dim=1, keepdim=True) + WARM_NOISE * noise
+
+
+def _check_start(v0: Tensor, name: str, shape: tuple[int, ...]) -> Tensor:
+    if not isinstance(v0, Tensor) or not v0.is_floating_point():
+        raise TypeError(f"{name} must be a floating torch.Tensor, got {type(v0).__name__}")
+    if v0.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(v0.shape)}")
+    norms = v0.norm(dim=-1)
+    if not (torch.isfinite(norms) & (norms > 0)).all():
+        raise ValueError(f"{name} must be finite and not zero")
+    return v0
+
+
+def _norm(vector: Tensor) -> float:
+    return float(torch.linalg.vector_norm(vector))

@@ -1,0 +1,232 @@
+"""Curvature matrices of a network as matrix-vector products over flat vectors.
+
+    GaussNewton    G v = mean_i J_iᵀ H_i J_i v                   paper Sec. 2, THEORY.md section 1
+    Hessian        G v + mean_i Σ_k (∂ℓ_i/∂z_k) ∇²z_k(x_i) v     the full Hessian of the mean loss
+
+J_i is the K × d Jacobian of the logits, H_i the Hessian of the loss in the logits (closed form,
+`logit_hessian.py`). No d × d matrix is formed.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from .._checks import check_choice, check_integer, check_target
+from ._network import (
+    GRAPH_BYTES,
+    Linearization,
+    trainable_parameters,
+    try_one_sample,
+)
+from .logit_hessian import LOSSES, _product, logit_gradient
+
+
+class SymmetricOperator(ABC):
+    """A real symmetric d × d matrix known by its products alone: all that Lanczos asks for."""
+
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    device: torch.device
+
+    @abstractmethod
+    def matvec(self, vector: Tensor) -> Tensor:
+        """The product with a vector (d,) of the operator's dtype and device."""
+
+    def to_dense(self) -> Tensor:
+        """The d × d matrix, by d products with the unit vectors: for tests and small networks."""
+        identity = torch.eye(self.shape[0], dtype=self.dtype, device=self.device)
+        return torch.stack([self.matvec(unit) for unit in identity], dim=1)
+
+    def _check_vector(self, vector: Tensor) -> None:
+        if not isinstance(vector, Tensor):
+            raise TypeError(f"vector must be a torch.Tensor, got {type(vector).__name__}")
+        if vector.shape != self.shape[:1]:
+            raise ValueError(f"vector must have shape {self.shape[:1]}, got {tuple(vector.shape)}")
+        if vector.dtype != self.dtype:
+            raise TypeError(f"vector must have dtype {self.dtype}, got {vector.dtype}")
+        if vector.device != self.device:
+            raise ValueError(f"vector must be on {self.device}, got {vector.device}")
+
+
+class MatrixOperator(SymmetricOperator):
+    """A given symmetric matrix as an operator.
+
+    Args:
+        matrix: (d, d), floating, symmetric up to rounding.
+
+    Raises:
+        ValueError, TypeError: not a square floating matrix, or not symmetric.
+
+    Example:
+        >>> MatrixOperator(torch.diag(torch.tensor([2.0, 1.0]))).matvec(torch.ones(2))
+        tensor([2., 1.])
+    """
+
+    def __init__(self, matrix: Tensor):
+        if not isinstance(matrix, Tensor) or not matrix.is_floating_point():
+            raise TypeError("matrix must be a floating torch.Tensor")
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
+            raise ValueError(f"matrix must have shape (d, d), d >= 1, got {tuple(matrix.shape)}")
+        slack = 100 * torch.finfo(matrix.dtype).eps * matrix.abs().max()  # rounding of A + Aᵀ
+        if not (matrix - matrix.mT).abs().max() <= slack:
+            raise ValueError("matrix must be finite and symmetric")
+        self.matrix = matrix
+        self.shape, self.dtype, self.device = tuple(matrix.shape), matrix.dtype, matrix.device
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        self._check_vector(vector)
+        return self.matrix @ vector
+
+
+class _NetworkOperator(SymmetricOperator):
+    """What both curvature operators share: checks, batches, and the graph that is kept."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        target: Tensor | None,
+        loss: str,
+        batch_size: int | None,
+    ):
+        check_choice(loss, "loss", LOSSES)
+        if batch_size is not None:
+            check_integer(batch_size, "batch_size", 1)
+        self.parameters = trainable_parameters(model, inputs)
+        n_classes, graph_bytes = try_one_sample(model, inputs)
+        if target is not None:
+            check_target(target, len(inputs), n_classes)
+        self.model, self.inputs, self.target, self.loss = model, inputs, target, loss
+        self.batch_size = batch_size or max(1, GRAPH_BYTES // graph_bytes)
+        first, *_ = self.parameters.values()
+        size = sum(p.numel() for p in self.parameters.values())
+        self.shape, self.dtype, self.device = (size, size), first.dtype, first.device
+        self._versions = self._parameter_versions()
+        # One batch: its graph is kept and every product reuses it. More: each product rebuilds one
+        # graph after another, at about twice the time, so that memory stays that of one batch.
+        self._kept = self._linearize(0) if len(inputs) <= self.batch_size else None
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """The product with a vector (d,), in the order of `model.parameters()`.
+
+        Raises:
+            ValueError, TypeError: wrong length, dtype or device.
+            RuntimeError: the model's parameters have changed since the operator was built.
+        """
+        self._check_vector(vector)
+        return self._mean(lambda point: self._product(point, vector))
+
+    def _mean(self, batch_sum: Callable[[Linearization], Tensor]) -> Tensor:
+        if self._versions != self._parameter_versions():
+            raise RuntimeError(
+                "the model's parameters have changed since this operator was built; "
+                "an operator describes one point: build a new one"
+            )
+        if self._kept is not None:
+            return batch_sum(self._kept) / len(self.inputs)
+        starts = range(0, len(self.inputs), self.batch_size)
+        return sum(batch_sum(self._linearize(start)) for start in starts) / len(self.inputs)
+
+    def _linearize(self, start: int) -> Linearization:
+        batch = slice(start, start + self.batch_size)
+        parameters = list(self.parameters.values())
+        if self.target is None:
+            return Linearization(self.model, parameters, self.inputs[batch])
+        slope = partial(logit_gradient, target=self.target[batch], loss=self.loss)
+        return Linearization(self.model, parameters, self.inputs[batch], cotangent=slope)
+
+    def _parameter_versions(self) -> list[int]:
+        return [parameter._version for parameter in self.parameters.values()]
+
+    @abstractmethod
+    def _product(self, point: Linearization, vector: Tensor) -> Tensor:
+        """The product of one batch, summed over its samples."""
+
+
+class GaussNewton(_NetworkOperator):
+    """The Gauss–Newton (GGN) matrix of the mean loss, G = mean_i J_iᵀ H_i J_i, as an operator.
+
+    For cross-entropy it is also the Fisher matrix, it needs no labels, and products keep a
+    relative error near 1e-6 in float32 at any margin. See THEORY.md sections 1 and 5; Schraudolph
+    2002 for the product. For "mse" (averaged over samples and classes) G = (2/K) mean JᵀJ.
+
+    Args:
+        model: maps inputs to logits (N, K); BatchNorm and dropout must be in eval mode.
+        inputs: (N, ...), the model's dtype and device.
+        loss: "cross_entropy" or "mse".
+        batch_size: samples per graph; None takes as many as keep one graph near 256 MB. When all
+            samples fit in one batch the graph is built once, here, and reused by every product.
+
+    Attributes:
+        shape, dtype, device: of the d × d matrix, d the number of trainable parameters.
+
+    Raises:
+        ValueError, TypeError: empty or non-finite inputs or parameters, a model in train mode that
+            couples samples, no trainable parameter, outputs not (N, K), an unknown loss.
+
+    Example:
+        >>> model = nn.Linear(3, 2, bias=False).double()
+        >>> inputs = torch.tensor([[1.0, 0, 0], [0, 2, 0]], dtype=torch.float64)
+        >>> G = GaussNewton(model, inputs, loss="mse")  # (2/K) mean JᵀJ is diagonal here
+        >>> G.to_dense().diagonal()
+        tensor([0.5000, 2.0000, 0.0000, 0.5000, 2.0000, 0.0000], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        loss: str = "cross_entropy",
+        batch_size: int | None = None,
+    ):
+        super().__init__(model, inputs, None, loss, batch_size)
+
+    def _product(self, point: Linearization, vector: Tensor) -> Tensor:
+        return point.pull(_product(point.logits, point.push(vector), self.loss))
+
+
+class Hessian(_NetworkOperator):
+    """The Hessian of the mean loss as an operator: Gauss–Newton plus the logits' own curvature.
+
+    Args:
+        model: maps inputs to logits (N, K), twice differentiable where it matters (ReLU's second
+            derivative counts as 0); BatchNorm and dropout must be in eval mode.
+        inputs: (N, ...), the model's dtype and device.
+        target: (N,), int64 labels.
+        loss: "cross_entropy" or "mse" (one-hot targets, averaged over samples and classes).
+        batch_size: as for `GaussNewton`.
+
+    Attributes:
+        shape, dtype, device: of the d × d matrix, d the number of trainable parameters.
+
+    Raises:
+        ValueError, TypeError: as for `GaussNewton`; also labels out of range or of wrong shape.
+
+    Example:
+        >>> model = nn.Linear(3, 2)  # linear: the logits do not bend, so H = G
+        >>> inputs, target = torch.randn(5, 3), torch.zeros(5, dtype=torch.int64)
+        >>> H = Hessian(model, inputs, target)
+        >>> torch.allclose(H.to_dense(), GaussNewton(model, inputs).to_dense())
+        True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        target: Tensor,
+        loss: str = "cross_entropy",
+        batch_size: int | None = None,
+    ):
+        super().__init__(model, inputs, target, loss, batch_size)
+
+    def gradient(self) -> Tensor:
+        """Gradient of the mean loss, (d,): Jᵀ ∂ℓ/∂z, left over from building the graph."""
+        return self._mean(Linearization.pull)
+
+    def _product(self, point: Linearization, vector: Tensor) -> Tensor:
+        pushed, bent = point.push_and_bend(vector)
+        return point.pull(_product(point.logits, pushed, self.loss)) + bent
