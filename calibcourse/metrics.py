@@ -166,7 +166,7 @@ def accuracy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def mean_confidence(logits: Tensor, target: Tensor | None = None) -> Tensor:
-    """Mean of the largest probability, c̄; its distance from the accuracy is a bound on ECE below.
+    """Mean of the largest probability, c̄; its distance from the accuracy is at most ECE.
 
     Args:
         logits: (N, K), K >= 2, any floating dtype.
@@ -182,8 +182,7 @@ def mean_confidence(logits: Tensor, target: Tensor | None = None) -> Tensor:
         >>> mean_confidence(torch.tensor([[0.0, 0.0], [0.0, 100.0]]))
         tensor(0.7500, dtype=torch.float64)
     """
-    check_logits(logits)
-    return _mean(1 / (1 + _rest(shifted)[0]) for shifted, _ in _blocks(logits))
+    return 1 - mean_misconfidence(logits)
 
 
 def mean_misconfidence(logits: Tensor, target: Tensor | None = None) -> Tensor:
@@ -207,7 +206,7 @@ def mean_misconfidence(logits: Tensor, target: Tensor | None = None) -> Tensor:
         tensor(1.9287e-22, dtype=torch.float64)
     """
     check_logits(logits)
-    rests = (_rest(shifted)[0] for shifted, _ in _blocks(logits))
+    rests = (_rest(shifted)[0].double() for shifted, _ in _blocks(logits))
     return _mean(rest / (1 + rest) for rest in rests)
 
 
@@ -489,7 +488,7 @@ def kernel_calibration_error(logits: Tensor, target: Tensor, bandwidth: float = 
     confidence, gap, _ = _scores_of_all(logits, target)
     confidence, order = confidence.sort()
     distance = confidence.double().diff() / bandwidth
-    field = _discounted_sums(gap[order].double(), torch.exp(-distance))
+    field = _discounted_sums(gap[order], torch.exp(-distance))
     field *= field
     field[:-1] *= -torch.expm1(-2 * distance)  # 1 − a²
     return field.sum().sqrt() / len(field)
@@ -528,7 +527,7 @@ def smooth_calibration_error(logits: Tensor, target: Tensor) -> Tensor:
     check_logits_and_target(logits, target)
     cells = torch.zeros(_N_CELLS, dtype=torch.float64, device=logits.device)
     for confidence, gap, _ in _scores(logits, target):
-        _share_between_cells(cells, confidence.double(), gap.double())
+        _share_between_cells(cells, confidence.double(), gap)
     return _smooth_fixed_point(cells / len(logits))
 
 
@@ -653,12 +652,17 @@ def _is_correct(shifted: Tensor, target: Tensor, tied: Tensor) -> Tensor:
 
 
 def _scores(logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield (confidence, gap, correct) block by block; gap = 1{ŷ=y} − c without cancellation."""
+    """Yield (confidence, gap, correct) block by block; gap = 1{ŷ=y} − c without cancellation.
+
+    The gap is float64, so that c and 1 − c add up to 1 also for float32 logits.
+    """
     for shifted, rows in _blocks(logits):
         rest, tied = _rest(shifted)
         correct = _is_correct(shifted, target[rows], tied)
+        rest = rest.double()
         confidence = 1 / (1 + rest)
-        yield confidence, torch.where(correct, rest * confidence, -confidence), correct
+        gap = torch.where(correct, rest * confidence, -confidence)
+        yield confidence.to(shifted.dtype), gap, correct
 
 
 def _scores_of_all(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:

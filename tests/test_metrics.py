@@ -1,0 +1,650 @@
+"""metrics.py against closed forms, at every edge, and under transformations that change nothing.
+
+References written by other means and other libraries are in test_metrics_references.py.
+"""
+
+import itertools
+import math
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from calibcourse import metrics
+from calibcourse.metrics import (
+    CalibrationError,
+    accuracy,
+    bootstrap_interval,
+    brier_score,
+    confidence_and_correct,
+    expected_calibration_error,
+    kernel_calibration_error,
+    maximum_calibration_error,
+    mean_confidence,
+    mean_misconfidence,
+    negative_log_likelihood,
+    reliability_curve,
+    smooth_calibration_error,
+)
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+SCALARS = {
+    function.__name__: function
+    for function in (
+        accuracy,
+        mean_confidence,
+        mean_misconfidence,
+        negative_log_likelihood,
+        brier_score,
+        expected_calibration_error,
+        maximum_calibration_error,
+        kernel_calibration_error,
+        smooth_calibration_error,
+    )
+}
+
+
+def sample(n_samples, n_classes=10, seed=0, scale=3.0, dtype=torch.float32):
+    """Logits of a model that is too sure by about a third, with labels."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(n_samples, n_classes, generator=generator, dtype=torch.float64)
+    target = torch.multinomial((logits / 1.5).softmax(1), 1, generator=generator)[:, 0]
+    return logits.to(dtype), target
+
+
+# ---------------------------------------------------------------------------- bins and edges
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_edge_of_every_number_of_bins(dtype):
+    """k/n_bins belongs to the bin it closes, its upper neighbour among floats to the next one."""
+    for n_bins in range(1, 101):
+        edges = metrics._equal_width_edges(n_bins)
+        assert edges.tolist() == [k / n_bins for k in range(n_bins + 1)]
+        k = torch.arange(n_bins + 1)
+        on_edge = torch.tensor([k / n_bins for k in range(n_bins + 1)], dtype=dtype)
+        above = torch.nextafter(on_edge, torch.full_like(on_edge, 2))[:-1]
+        below = torch.nextafter(on_edge, torch.full_like(on_edge, -1))[1:]
+        assert torch.equal(metrics._bin_index(on_edge, edges), (k - 1).clamp(min=0))
+        assert torch.equal(metrics._bin_index(above, edges), k[:-1])
+        assert torch.equal(metrics._bin_index(below, edges), k[:-1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_tied", range(1, 13))
+def test_ties_put_confidence_exactly_on_an_edge(n_tied, dtype):
+    """m equal logits above the rest give confidence 1/m, which is edge 1/m of m, 2m, ... bins."""
+    logits = torch.full((1, 12), -1000.0, dtype=dtype)
+    logits[0, :n_tied] = 5
+    for multiple in (1, 2, 3, 7):
+        curve = reliability_curve(logits, torch.tensor([0]), n_bins=multiple * n_tied)
+        assert curve.count.nonzero().item() == multiple - 1
+        assert curve.edges[multiple] == 1 / n_tied
+
+
+def test_certainty_counts_in_the_last_bin():
+    logits = torch.tensor([[1000.0, 0.0], [0.0, 1000.0]])
+    curve = reliability_curve(logits, torch.tensor([0, 0]), n_bins=15)
+    assert curve.count.tolist() == [0] * 14 + [2]
+    assert curve.confidence[-1] == 1
+    assert curve.accuracy[-1] == 0.5
+
+
+def test_empty_bins_are_nan_and_say_nothing():
+    curve = reliability_curve(torch.tensor([[3.0, 0.0]]), torch.tensor([0]), n_bins=4)
+    for values in (curve.confidence, curve.accuracy, curve.gap):
+        assert values.isnan().tolist() == [True, True, True, False]
+    assert maximum_calibration_error(torch.tensor([[3.0, 0.0]]), torch.tensor([0])) > 0
+    assert len(repr(curve).splitlines()) == 3  # title, head, one bin
+
+
+def test_curve_adds_up_to_the_errors():
+    logits, target = sample(500)
+    for binning in ("equal_width", "equal_mass"):
+        curve = reliability_curve(logits, target, 10, binning)
+        filled = curve.count > 0
+        gap = (curve.accuracy - curve.confidence)[filled]
+        assert curve.count.sum() == 500
+        # Two roundings of 1e-16 in the subtraction that `gap` avoids.
+        torch.testing.assert_close(curve.gap[filled], gap, rtol=0, atol=1e-15)
+        ece = (curve.count[filled] / 500 * gap.abs()).sum()
+        torch.testing.assert_close(expected_calibration_error(logits, target, 10, binning), ece)
+        mce = gap.abs().max()
+        torch.testing.assert_close(maximum_calibration_error(logits, target, 10, binning), mce)
+
+
+@pytest.mark.parametrize("n_bins", [1, 2, 7, 100, 101, 1000])
+def test_equal_mass_bins_hold_equal_numbers(n_bins):
+    logits, target = sample(101, dtype=torch.float64)
+    curve = reliability_curve(logits, target, n_bins, "equal_mass")
+    assert set(curve.count.tolist()) <= {101 // n_bins, -(-101 // n_bins)}
+    assert curve.edges[0] == 0 and curve.edges[-1] == 1
+    assert (curve.edges.diff() >= 0).all()
+
+
+def test_equal_mass_bins_never_part_equal_confidences():
+    logits = torch.tensor([[2.0, 0.0]] * 7 + [[3.0, 0.0]] * 2)
+    target = torch.tensor([0, 1, 0, 1, 0, 0, 0, 0, 1])
+    for order in (torch.arange(9), torch.arange(8, -1, -1)):
+        curve = reliability_curve(logits[order], target[order], 4, "equal_mass")
+        assert sorted(curve.count.tolist()) == [0, 0, 2, 7]
+
+
+def test_one_bin_compares_accuracy_with_mean_confidence():
+    logits, target = sample(300)
+    difference = (accuracy(logits, target) - mean_confidence(logits)).abs()
+    for binning in ("equal_width", "equal_mass"):
+        torch.testing.assert_close(
+            expected_calibration_error(logits, target, 1, binning), difference
+        )
+
+
+# ---------------------------------------------------------------------------- closed forms
+
+
+def test_one_sample():
+    logits = torch.tensor([[math.log(3), 0.0]], dtype=torch.float64)  # p = (3/4, 1/4)
+    right, wrong = torch.tensor([0]), torch.tensor([1])
+    for metric in (
+        expected_calibration_error,
+        maximum_calibration_error,
+        kernel_calibration_error,
+        smooth_calibration_error,
+    ):
+        # smECE sums 16,384 cells that were through a Fourier transform: rounding of 1e-13.
+        assert float(metric(logits, right)) == pytest.approx(1 / 4, rel=1e-12)
+        assert float(metric(logits, wrong)) == pytest.approx(3 / 4, rel=1e-12)
+    assert float(negative_log_likelihood(logits, right)) == pytest.approx(math.log(4 / 3))
+    assert float(negative_log_likelihood(logits, wrong)) == pytest.approx(math.log(4))
+    assert float(brier_score(logits, right)) == pytest.approx(2 / 16)
+    assert float(brier_score(logits, wrong)) == pytest.approx(2 * 9 / 16)
+
+
+@pytest.mark.parametrize("n_bins", [1, 5, 15, 100])
+@pytest.mark.parametrize("margin", [0.5, 5.0, 18.0, 40.0, 85.0])
+def test_all_right_gives_the_mean_misconfidence(margin, n_bins):
+    """Where every prediction is right, ECE = u, also where float32 confidence is exactly 1."""
+    logits = torch.zeros(40, 3)
+    logits[:, 1] = margin + torch.arange(40) / 100
+    target = torch.ones(40, dtype=torch.int64)
+    rest = [2 * math.exp(-z) for z in logits[:, 1].tolist()]
+    u = sum(s / (1 + s) for s in rest) / 40
+    # float32: z − z_max is rounded to 6e-8 relative, which exp multiplies by the margin.
+    for value in (
+        mean_misconfidence(logits),
+        expected_calibration_error(logits, target, n_bins),
+        expected_calibration_error(logits, target, n_bins, "equal_mass"),
+        smooth_calibration_error(logits, target),
+    ):
+        assert float(value) == pytest.approx(u, rel=1e-5)
+    nll = sum(math.log1p(s) for s in rest) / 40
+    assert float(negative_log_likelihood(logits, target)) == pytest.approx(nll, rel=1e-5)
+
+
+def test_all_wrong_gives_the_mean_confidence():
+    logits, _ = sample(200)
+    target = (logits.argmax(1) + 1) % 10
+    for metric in (expected_calibration_error, smooth_calibration_error):
+        # Both sides are sums of the same float64 numbers.
+        assert float(metric(logits, target)) == pytest.approx(
+            float(mean_confidence(logits)), rel=1e-12
+        )
+    assert accuracy(logits, target) == 0
+
+
+def test_a_useless_model_can_be_perfectly_calibrated():
+    """The class prior as constant prediction: every calibration error is 0, no image is told."""
+    logits, target = torch.zeros(10, 2), torch.tensor([0, 1] * 5)
+    for metric in (
+        expected_calibration_error,
+        maximum_calibration_error,
+        kernel_calibration_error,
+        smooth_calibration_error,
+    ):
+        # smECE returns its bandwidth's resolution, 2^-30, where there is nothing to smooth.
+        assert float(metric(logits, target)) <= 1e-9
+    assert float(brier_score(logits, target)) == 0.5
+
+
+def test_certain_and_wrong_is_the_worst():
+    logits, target = torch.tensor([[0.0, 2000.0, 0.0]]), torch.tensor([0])
+    assert expected_calibration_error(logits, target) == 1
+    assert kernel_calibration_error(logits, target) == 1
+    assert brier_score(logits, target) == 2
+    assert negative_log_likelihood(logits, target) == 2000
+
+
+def test_means_of_the_definition():
+    """Nothing but exp and sums in float64, sample by sample."""
+    logits, target = sample(50, dtype=torch.float64)
+    confidence, misconfidence, nll, brier = [], [], [], []
+    for z, y in zip(logits.tolist(), target.tolist(), strict=True):
+        total = math.fsum(math.exp(value) for value in z)
+        p = [math.exp(value) / total for value in z]
+        confidence.append(max(p))
+        misconfidence.append(math.fsum(sorted(p)[:-1]))
+        nll.append(-math.log(p[y]))
+        brier.append(math.fsum((p[k] - (k == y)) ** 2 for k in range(10)))
+    for value, expected in (
+        (mean_confidence(logits), confidence),
+        (mean_misconfidence(logits), misconfidence),
+        (negative_log_likelihood(logits, target), nll),
+        (brier_score(logits, target), brier),
+    ):
+        assert value.dtype == torch.float64
+        assert float(value) == pytest.approx(math.fsum(expected) / 50, rel=1e-13)
+
+
+# ---------------------------------------------------------------------------- the prediction
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_lowest_index_wins_a_tie(dtype):
+    for pattern in (
+        [1, 1, 0, 0],
+        [0, 1, 1, 1],
+        [0, 0, 1, 1],
+        [1, 0, 0, 1],
+        [1, 1, 1, 1],
+        [0, 0, 0, 1],
+    ):
+        logits = torch.tensor([pattern] * 4, dtype=dtype)
+        _, correct = confidence_and_correct(logits, torch.arange(4))
+        assert correct.nonzero().flatten().tolist() == [pattern.index(1)]
+
+
+def test_the_smallest_difference_decides():
+    """Logits one float apart have equal exponentials, but one of them is larger."""
+    for dtype in (torch.float32, torch.float64):
+        one = torch.tensor(1e-3, dtype=dtype)
+        logits = torch.stack([one, torch.nextafter(one, 2 * one), one]).repeat(3, 1)
+        assert torch.equal((logits - logits[0, 1]).exp(), torch.ones(3, 3, dtype=dtype))
+        _, correct = confidence_and_correct(logits, torch.arange(3))
+        assert correct.tolist() == [False, True, False]
+
+
+def test_confidence_does_not_depend_on_the_label_or_on_the_neighbours():
+    """To the last bit: a batch of any size, any label, any place in the batch."""
+    logits, target = sample(1000, 37, scale=1.0)
+    whole, _ = confidence_and_correct(logits, target)
+    other, _ = confidence_and_correct(logits, (target + 1) % 37)
+    alone = torch.cat([confidence_and_correct(logits[i : i + 1], target[:1])[0] for i in range(99)])
+    pieces = torch.cat([confidence_and_correct(z, target[: len(z)])[0] for z in logits.split(61)])
+    assert torch.equal(whole, other)
+    assert torch.equal(whole[:99], alone)
+    assert torch.equal(whole, pieces)
+
+
+# ---------------------------------------------------------------------------- dtypes and blocks
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", SCALARS)
+def test_half_precision_is_widened_not_rounded(name, dtype):
+    logits, target = sample(300, dtype=dtype)
+    assert SCALARS[name](logits, target) == SCALARS[name](logits.float(), target)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_result_types(dtype):
+    logits, target = sample(20, dtype=dtype)
+    confidence, correct = confidence_and_correct(logits, target)
+    assert confidence.dtype == torch.promote_types(dtype, torch.float32)
+    assert correct.dtype == torch.bool
+    for function in SCALARS.values():
+        value = function(logits, target)
+        assert value.dtype == torch.float64 and value.ndim == 0
+    curve = reliability_curve(logits, target)
+    assert curve.count.dtype == torch.int64
+    assert curve.confidence.dtype == curve.accuracy.dtype == curve.edges.dtype == torch.float64
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 64, 5000])
+@pytest.mark.parametrize("n_classes", [2, 3, 10, 300])
+def test_blocks_leave_no_trace(monkeypatch, n_classes, block_size):
+    logits, target = sample(83, n_classes)
+    confidence, correct = confidence_and_correct(logits, target)
+    expected = {name: function(logits, target) for name, function in SCALARS.items()}
+    monkeypatch.setitem(metrics._BLOCK_SIZE, "cpu", block_size)
+    got = confidence_and_correct(logits, target)
+    assert torch.equal(got[0], confidence) and torch.equal(got[1], correct)
+    for name, function in SCALARS.items():
+        # Only the float64 additions come in another order.
+        torch.testing.assert_close(function(logits, target), expected[name], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_layout_does_not_matter_and_inputs_stay_as_they_are(name):
+    logits, target = sample(64)
+    expected = SCALARS[name](logits, target)
+    kept = logits.clone(), target.clone()
+    column_major = logits.t().contiguous().t()
+    strided = torch.stack([logits, logits + 1], 2)[..., 0]
+    for view in (column_major, strided, logits.clone().requires_grad_()):
+        result = SCALARS[name](view, target)
+        assert result == expected and not result.requires_grad
+    every_second = torch.stack([target, target], 1)[:, 0]
+    assert SCALARS[name](logits, every_second) == expected
+    assert torch.equal(logits, kept[0]) and torch.equal(target, kept[1])
+
+
+def test_no_array_of_all_probabilities_is_written(monkeypatch):
+    """The largest tensor any operation makes is a block, or one number per sample."""
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and not func.is_view:
+                largest = max(largest, out.untyped_storage().nbytes() // out.element_size())
+            return out
+
+    logits, target = sample(2500, 40)
+    monkeypatch.setitem(metrics._BLOCK_SIZE, "cpu", 2000)
+    for function in (expected_calibration_error, negative_log_likelihood, brier_score, accuracy):
+        largest = 0
+        with Watch():
+            function(logits, target)
+        assert 0 < largest <= 2000
+    for function in (kernel_calibration_error, reliability_curve):
+        largest = 0
+        with Watch():
+            function(logits, target)
+        assert 0 < largest <= 2500
+
+
+# ---------------------------------------------------------------------------- invariances
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 10**6), n_samples=st.integers(1, 60), n_classes=st.integers(2, 8))
+def test_order_of_the_samples_does_not_matter(seed, n_samples, n_classes):
+    logits, target = sample(n_samples, n_classes, seed)
+    order = torch.randperm(n_samples, generator=torch.Generator().manual_seed(seed))
+    for function in SCALARS.values():
+        # Sums in another order; smECE and KCE may cancel to 0, hence the absolute part.
+        torch.testing.assert_close(
+            function(logits[order], target[order]), function(logits, target), rtol=1e-10, atol=1e-14
+        )
+    for binning in ("equal_width", "equal_mass"):
+        one = reliability_curve(logits, target, 7, binning)
+        other = reliability_curve(logits[order], target[order], 7, binning)
+        assert torch.equal(one.count, other.count) and torch.equal(one.edges, other.edges)
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 10**6), shift=st.integers(-1000, 1000))
+def test_a_constant_added_to_the_logits_changes_nothing(seed, shift):
+    """Exactly, where the addition itself is exact: multiples of 1/64, far below 2^24."""
+    logits, target = sample(30, 5, seed)
+    logits = (logits * 64).round() / 64
+    for function in SCALARS.values():
+        assert function(logits + shift, target) == function(logits, target)
+
+
+def test_the_order_of_the_classes_does_not_matter():
+    logits, target = sample(200)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(1))
+    relabelled = order.argsort()[target]
+    for function in SCALARS.values():
+        # float32 sums over classes in another order: one or two units in the last place of each c.
+        torch.testing.assert_close(
+            function(logits[:, order], relabelled), function(logits, target), rtol=1e-6, atol=1e-8
+        )
+
+
+def test_repeating_the_data_changes_nothing():
+    logits, target = sample(150)
+    for name, function in SCALARS.items():
+        torch.testing.assert_close(
+            function(logits.repeat(3, 1), target.repeat(3)),
+            function(logits, target),
+            rtol=1e-10,  # summation order
+            atol=0,
+            msg=name,
+        )
+
+
+# ---------------------------------------------------------------------------- streaming
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 10**6),
+    cuts=st.lists(st.integers(0, 200), max_size=8),
+    n_bins=st.integers(1, 40),
+    dtype=st.sampled_from(DTYPES),
+)
+def test_any_split_gives_the_whole(seed, cuts, n_bins, dtype):
+    logits, target = sample(200, 4, seed, dtype=dtype)
+    edges = sorted({0, 200, *cuts})
+    parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
+    streamed, merged = CalibrationError(n_bins), CalibrationError(n_bins)
+    for part in parts:
+        streamed.update(logits[part], target[part])
+        merged.merge(CalibrationError(n_bins).update(logits[part], target[part]))
+    curve = reliability_curve(logits, target, n_bins)
+    for metric in (streamed, merged):
+        summary = metric.compute()
+        assert summary.count == 200
+        assert summary.accuracy == float(accuracy(logits, target))
+        assert torch.equal(summary.curve.count, curve.count)
+        assert torch.equal(summary.curve.edges, curve.edges)
+        # The same addends in another order: 200 roundings of 1e-16, relative to sums of up to 200.
+        for got, expected in (
+            (
+                summary.expected_calibration_error,
+                expected_calibration_error(logits, target, n_bins),
+            ),
+            (summary.maximum_calibration_error, maximum_calibration_error(logits, target, n_bins)),
+            (summary.mean_confidence, mean_confidence(logits)),
+        ):
+            assert got == pytest.approx(float(expected), rel=0, abs=1e-13)
+
+
+def test_state_is_three_numbers_per_bin():
+    metric = CalibrationError(n_bins=20)
+    size = len(pickle.dumps(metric))
+    for seed in range(5):
+        metric.update(*sample(300, seed=seed))
+    assert len(pickle.dumps(metric)) == size
+    assert metric._totals.shape == (3, 20) and metric._totals.dtype == torch.float64
+
+
+def test_batches_may_differ_in_type_and_number_of_classes():
+    metric = CalibrationError()
+    for seed, (n_classes, dtype) in enumerate([(3, torch.float64), (10, torch.float16)]):
+        metric.update(*sample(50, n_classes, seed, dtype=dtype))
+    assert metric.compute().count == 100
+
+
+def test_reset_forgets():
+    logits, target = sample(50)
+    metric = CalibrationError().update(*sample(70, seed=3)).reset().update(logits, target)
+    assert metric.compute().count == 50
+    with pytest.raises(RuntimeError, match="update"):
+        metric.reset().compute()
+
+
+def test_a_refused_batch_leaves_the_state_alone():
+    logits, target = sample(50)
+    metric = CalibrationError().update(logits, target)
+    before = metric._totals.clone()
+    bad = logits.clone()
+    bad[-1, 0] = math.nan
+    with pytest.raises(ValueError, match="logits"):
+        metric.update(bad, target)
+    assert torch.equal(metric._totals, before)
+
+
+def test_merge_refuses_what_does_not_fit_and_leaves_the_other_alone():
+    one, other = CalibrationError(10), CalibrationError(10).update(*sample(40))
+    before = other._totals.clone()
+    one.merge(other).merge(other)
+    assert one.compute().count == 80
+    assert torch.equal(other._totals, before)
+    with pytest.raises(ValueError, match="n_bins = 10, got 12"):
+        one.merge(CalibrationError(12))
+    with pytest.raises(TypeError, match="CalibrationError"):
+        one.merge(3)
+
+
+def test_reprs_are_short_and_rounded():
+    logits, target = sample(500)
+    summary = CalibrationError(5).update(logits, target).compute()
+    assert "count=500" in repr(summary) and "tensor" not in repr(summary)
+    curve = repr(summary.curve).splitlines()
+    assert curve[0].startswith("ReliabilityCurve(5 bins, 500 samples")
+    assert max(map(len, curve)) < 80
+    assert "95 %" in repr(bootstrap_interval(accuracy, logits, target, n_resamples=10))
+
+
+# ---------------------------------------------------------------------------- bootstrap
+
+
+def test_bootstrap_of_a_share_has_the_binomial_spread():
+    logits = torch.tensor([[1.0, 0.0]]).repeat(400, 1)
+    target = torch.tensor([0] * 300 + [1] * 100)
+    interval = bootstrap_interval(accuracy, logits, target, level=0.95, n_resamples=1000)
+    spread = math.sqrt(0.75 * 0.25 / 400)
+    assert interval.estimate == 0.75
+    # 1,000 resamples place a 2.5 % quantile to about 7 % of the half-width; the share has steps of
+    # 1/400, another 6 % of it.
+    assert interval.high - 0.75 == pytest.approx(1.96 * spread, rel=0.2)
+    assert 0.75 - interval.low == pytest.approx(1.96 * spread, rel=0.2)
+
+
+def test_bootstrap_is_decided_by_its_seed_alone():
+    logits, target = sample(60)
+    one = bootstrap_interval(brier_score, logits, target, n_resamples=30, seed=1)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    assert bootstrap_interval(brier_score, logits, target, n_resamples=30, seed=1) == one
+    assert torch.equal(torch.get_rng_state(), state)
+    assert bootstrap_interval(brier_score, logits, target, n_resamples=30, seed=2) != one
+
+
+def test_a_higher_level_gives_a_wider_interval():
+    logits, target = sample(80)
+    inner, outer = (
+        bootstrap_interval(negative_log_likelihood, logits, target, level, n_resamples=200)
+        for level in (0.5, 0.9)
+    )
+    assert outer.low < inner.low < inner.estimate < inner.high < outer.high
+
+
+def test_bootstrap_takes_any_statistic():
+    logits, target = sample(40)
+    interval = bootstrap_interval(lambda z, y: 3.0, logits, target, n_resamples=5)
+    assert (interval.low, interval.estimate, interval.high) == (3, 3, 3)
+
+
+def test_bootstrap_of_ece_is_shifted_upwards():
+    """What the docstring warns of: on a calibrated model, the interval's centre exceeds ECE."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(400, 3, generator=generator) * 2
+    target = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    interval = bootstrap_interval(expected_calibration_error, logits, target, n_resamples=100)
+    assert (interval.low + interval.high) / 2 > interval.estimate
+
+
+# ---------------------------------------------------------------------------- refusals
+
+GOOD = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+BAD_INPUTS = {
+    "logits not a tensor": ([[1.0, 0.0]], GOOD[1], TypeError, "logits"),
+    "integer logits": (torch.ones(2, 2, dtype=torch.int64), GOOD[1], TypeError, "logits"),
+    "rank 1": (torch.ones(2), GOOD[1], ValueError, "logits"),
+    "rank 3": (torch.ones(2, 2, 1), GOOD[1], ValueError, "logits"),
+    "no sample": (torch.ones(0, 2), torch.ones(0, dtype=torch.int64), ValueError, "logits"),
+    "one class": (torch.ones(2, 1), torch.zeros(2, dtype=torch.int64), ValueError, "logits"),
+    "nan": (torch.tensor([[1.0, 0.0], [math.nan, 1.0]]), GOOD[1], ValueError, "logits"),
+    "inf": (torch.tensor([[1.0, 0.0], [math.inf, 1.0]]), GOOD[1], ValueError, "logits"),
+    "-inf": (torch.tensor([[1.0, 0.0], [-math.inf, 1.0]]), GOOD[1], ValueError, "logits"),
+    "labels of another length": (GOOD[0], torch.tensor([0]), ValueError, "target"),
+    "labels of rank 2": (GOOD[0], torch.tensor([[0], [1]]), ValueError, "target"),
+    "float labels": (GOOD[0], torch.tensor([0.0, 1.0]), TypeError, "target"),
+    "int32 labels": (GOOD[0], torch.tensor([0, 1], dtype=torch.int32), TypeError, "target"),
+    "negative label": (GOOD[0], torch.tensor([0, -1]), ValueError, "target"),
+    "label K": (GOOD[0], torch.tensor([0, 2]), ValueError, "target"),
+}
+FUNCTIONS = {
+    **SCALARS,
+    "confidence_and_correct": confidence_and_correct,
+    "reliability_curve": reliability_curve,
+    "equal-mass ECE": lambda z, y: expected_calibration_error(z, y, binning="equal_mass"),
+    "CalibrationError": lambda z, y: CalibrationError().update(z, y),
+    "bootstrap_interval": lambda z, y: bootstrap_interval(accuracy, z, y),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        (name, fault)
+        for name in FUNCTIONS
+        for fault, (_, _, _, argument) in BAD_INPUTS.items()
+        if argument == "logits" or name not in ("mean_confidence", "mean_misconfidence")
+    ],
+)
+def test_bad_input_is_named(name, fault):
+    logits, target, error, argument = BAD_INPUTS[fault]
+    with pytest.raises(error, match=f"^{argument} must"):
+        FUNCTIONS[name](logits, target)
+
+
+@pytest.mark.parametrize(
+    "function", [reliability_curve, expected_calibration_error, maximum_calibration_error]
+)
+def test_bad_bins_are_named(function):
+    for binning in ("equal_width", "equal_mass"):
+        with pytest.raises(ValueError, match="n_bins"):
+            function(*GOOD, 0, binning)
+        with pytest.raises(TypeError, match="n_bins"):
+            function(*GOOD, 2.0, binning)
+    with pytest.raises(ValueError, match="equal_mass, equal_width"):
+        function(*GOOD, binning="quantile")
+    with pytest.raises(ValueError, match="n_bins"):
+        CalibrationError(0)
+
+
+@pytest.mark.parametrize("bandwidth", [0, -1.0, math.inf, math.nan])
+def test_bad_bandwidth_is_named(bandwidth):
+    with pytest.raises(ValueError, match="bandwidth"):
+        kernel_calibration_error(*GOOD, bandwidth=bandwidth)
+
+
+def test_bad_bootstrap_arguments_are_named():
+    for level in (0, 1, 95):
+        with pytest.raises(ValueError, match="level"):
+            bootstrap_interval(accuracy, *GOOD, level=level)
+    with pytest.raises(ValueError, match="n_resamples"):
+        bootstrap_interval(accuracy, *GOOD, n_resamples=0)
+    with pytest.raises(ValueError, match="seed"):
+        bootstrap_interval(accuracy, *GOOD, seed=-1)
+
+
+# ---------------------------------------------------------------------------- CUDA
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cuda_agrees_with_cpu(dtype):
+    logits, target = sample(3000, dtype=dtype)
+    logits[::7, 3] = logits[::7].amax(1)  # ties
+    target[::14] = 3
+    on_gpu = logits.cuda(), target.cuda()
+    for function in SCALARS.values():
+        result = function(*on_gpu)
+        assert result.device == on_gpu[0].device
+        # exp differs in the last place between the two: 1e-7 in float32 arithmetic; a confidence
+        # at an edge may change its bin, which moves ECE by the change in its own gap only.
+        torch.testing.assert_close(result.cpu(), function(logits, target), rtol=1e-5, atol=1e-7)
+    _, correct = confidence_and_correct(*on_gpu)
+    assert torch.equal(correct.cpu(), confidence_and_correct(logits, target)[1])
+    both = CalibrationError().update(logits, target).update(*on_gpu).compute()
+    assert both.count == 6000
