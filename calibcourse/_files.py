@@ -34,9 +34,9 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
+def write_json(path: str | os.PathLike, value: Any, indent: int | None = 1) -> None:
     """Write plain data as JSON, atomically; NaN and infinity are refused, they are not JSON."""
-    text = json.dumps(value, indent=1, allow_nan=False)
+    text = json.dumps(value, indent=indent, allow_nan=False)
     write_atomically(path, (text + "\n").encode())
 
 

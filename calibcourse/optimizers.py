@@ -20,7 +20,11 @@ import pytorch_optimizer
 import torch
 from torch import Tensor, nn
 
-from ._checks import check_choice, check_real
+from ._checks import check_choice, check_integer, check_real
+from .curvature import GaussNewton, Hessian, top_eigenpairs
+
+# Relative residual of BulkSGD's eigenvectors. Between refreshes they turn by more than this.
+SUBSPACE_TOLERANCE = 1e-2
 
 
 def make_optimizer(name: str, model: nn.Module, lr: float, **options: Any) -> torch.optim.Optimizer:
@@ -40,6 +44,10 @@ def make_optimizer(name: str, model: nn.Module, lr: float, **options: Any) -> to
               with `lr`; the others, biases and norms, take AdamW's with `adamw_lr`.
             - sam: rho=0.05, momentum=0, weight_decay=0. Two gradients a step; the second leaves
               BatchNorm's running statistics alone.
+            - bulk_sgd: inputs (required), target=None, directions=1, refresh=20,
+              loss="cross_entropy". The gradient is projected off the top `directions` eigenvectors
+              of the Gauss-Newton matrix at `inputs`, or of the Hessian if `target` is given too,
+              which are computed anew every `refresh` steps.
 
     Returns:
         An object with step(closure), state_dict() and load_state_dict(); closure zeroes gradients,
@@ -69,9 +77,12 @@ def make_optimizer(name: str, model: nn.Module, lr: float, **options: Any) -> to
     if not _trainable(model):
         raise ValueError("model must have a trainable parameter, got none")
     build = OPTIMIZERS[name]
-    choices = list(inspect.signature(build).parameters)[2:]
+    choices = dict(list(inspect.signature(build).parameters.items())[2:])
     for option in options:
         check_choice(option, f"an option of {name!r}", choices)
+    for option, parameter in choices.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise ValueError(f"{option} must be given to {name!r}")
     return build(model, lr, **options)
 
 
@@ -180,10 +191,65 @@ def _trainable(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
+class BulkSGD(torch.optim.Optimizer):
+    """SGD in the bulk: the gradient without its part along the steepest directions of the loss.
+
+    θ ← θ - lr (g - V Vᵀ g), V the top eigenvectors of the curvature on the whole training set
+    (arXiv 2405.16002). What keeps SGD from sharpening is its bouncing along V; without it the
+    sharpness may grow without bound.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: float,
+        inputs: Tensor,
+        target: Tensor | None = None,
+        directions: int = 1,
+        refresh: int = 20,
+        loss: str = "cross_entropy",
+    ):
+        check_integer(directions, "directions", 1)
+        check_integer(refresh, "refresh", 1)
+        super().__init__(
+            _trainable(model), {"lr": lr, "directions": directions, "refresh": refresh}
+        )
+        self.model, self.inputs, self.target, self.loss = model, inputs, target, loss
+        # Beside the parameters' state, so that state_dict() holds it.
+        self.state["bulk"] = {"steps": 0, "subspace": None}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:
+        """One update. Returns the loss before it."""
+        with torch.enable_grad():
+            loss = closure()
+        group, bulk = self.param_groups[0], self.state["bulk"]
+        if bulk["steps"] % group["refresh"] == 0:
+            bulk["subspace"] = self._steepest(group["directions"], bulk["subspace"])
+        bulk["steps"] += 1
+        subspace, parameters = bulk["subspace"], group["params"]
+        gradient = torch.cat([p.grad.flatten() for p in parameters])
+        gradient -= (subspace @ gradient) @ subspace
+        pieces = gradient.split([p.numel() for p in parameters])
+        for parameter, piece in zip(parameters, pieces, strict=True):
+            parameter.sub_(piece.view_as(parameter), alpha=group["lr"])
+        return loss
+
+    def _steepest(self, count: int, previous: Tensor | None) -> Tensor:
+        """The top eigenvectors as rows (count, d), found from the previous ones."""
+        if self.target is None:
+            operator = GaussNewton(self.model, self.inputs, self.loss)
+        else:
+            operator = Hessian(self.model, self.inputs, self.target, self.loss)
+        pairs = top_eigenpairs(operator, count, v0=previous, tol=SUBSPACE_TOLERANCE)
+        return torch.stack([pair.vector for pair in pairs])
+
+
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "gd": _gd,
     "sgd": _sgd,
     "adamw": _adamw,
     "muon": _muon,
     "sam": SAM,
+    "bulk_sgd": BulkSGD,
 }

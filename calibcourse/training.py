@@ -13,6 +13,8 @@ SPLIT one of train, validation and test:
 | SPLIT_log_q | log of Q = mean exp(-m) | `margin_probe` |
 | sharpness | lambda_max of the Gauss-Newton matrix on training data | `SharpnessProbe` |
 | batch_sharpness | mean over batches of g'Hg / g'g on training data | `SharpnessProbe` |
+
+`LogitProbe()` is `calibration_probe` and `margin_probe` in one, from one forward pass per split.
 """
 
 import hashlib
@@ -36,16 +38,30 @@ from ._files import write_atomically
 from .history import History, even_steps, log_steps
 from .losses import CrossEntropy
 from .optimizers import make_optimizer
+from .probes import (
+    LogitProbe,
+    SharpnessProbe,
+    calibration_probe,
+    calibration_quantities,
+    margin_probe,
+    margin_quantities,
+)
 
 if TYPE_CHECKING:
     from .data import Dataset
 
 __all__ = [
     "History",
+    "LogitProbe",
+    "SharpnessProbe",
+    "calibration_probe",
+    "calibration_quantities",
     "default_device",
     "even_steps",
     "fit",
     "log_steps",
+    "margin_probe",
+    "margin_quantities",
     "set_seed",
 ]
 

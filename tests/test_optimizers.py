@@ -1,12 +1,15 @@
 """Every optimizer against a step written out by hand, and the libraries against each other."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from calibcourse.optimizers import OPTIMIZERS, make_optimizer
+
+SIMPLE = [name for name in OPTIMIZERS if name != "bulk_sgd"]  # needs no images
 
 # float64 throughout: a step by hand and the optimizer's differ by rounding only.
 EXACT = dict(rtol=1e-12, atol=1e-14)
@@ -105,7 +108,7 @@ def test_sam_of_radius_zero_is_gradient_descent():
         torch.testing.assert_close(ours, plain, **EXACT)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", SIMPLE)
 def test_step_returns_the_loss_before_the_update(name):
     model = Quadratic(A, START)
     loss = make_optimizer(name, model, lr=0.1).step(model.closure)
@@ -239,17 +242,142 @@ def test_statistics_thaw_even_if_the_second_pass_fails():
     assert model[0].track_running_stats
 
 
+# --- BulkSGD
+
+
+class Network(nn.Module):
+    """A network with its images and loss, in float64: the curvature is known densely."""
+
+    def __init__(self, layers: nn.Module, loss: str):
+        super().__init__()
+        self.layers = layers.double()
+        generator = torch.Generator().manual_seed(3)
+        self.inputs = torch.randn(15, 4, generator=generator, dtype=torch.float64)
+        self.target = torch.randint(0, 3, (15,), generator=generator)
+        self.loss_name = loss
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layers(inputs)
+
+    def loss(self, flat: Tensor) -> Tensor:
+        """The mean loss as a function of all parameters in one vector."""
+        sizes = [p.numel() for p in self.parameters()]
+        names = [name for name, _ in self.named_parameters()]
+        parts = zip(names, flat.split(sizes), self.parameters(), strict=True)
+        values = {name: part.view_as(p) for name, part, p in parts}
+        logits = torch.func.functional_call(self, values, (self.inputs,))
+        if self.loss_name == "mse":
+            one_hot = nn.functional.one_hot(self.target, 3).double()
+            return (logits - one_hot).square().mean()
+        return nn.functional.cross_entropy(logits, self.target)
+
+    def flat(self) -> Tensor:
+        return torch.cat([p.detach().flatten() for p in self.parameters()])
+
+    def closure(self) -> Tensor:
+        self.zero_grad()
+        loss = self.loss(torch.cat([p.flatten() for p in self.parameters()]))
+        loss.backward()
+        return loss
+
+
+def linear_network(loss: str = "mse") -> Network:
+    torch.manual_seed(0)
+    return Network(nn.Linear(4, 3), loss)
+
+
+def bent_network() -> Network:
+    torch.manual_seed(0)
+    return Network(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), "cross_entropy")
+
+
+def bulk_step_by_hand(network: Network, lr: float, directions: int) -> Tensor:
+    """θ - lr (g - V Vᵀ g) with V from the dense Hessian of the loss."""
+    theta = network.flat()
+    gradient = torch.func.grad(network.loss)(theta)
+    steepest = torch.linalg.eigh(torch.func.hessian(network.loss)(theta))[1][:, -directions:]
+    return theta - lr * (gradient - steepest @ (steepest.T @ gradient))
+
+
+@pytest.mark.parametrize("directions", [3, 6, 9])
+def test_bulk_sgd_by_hand_on_a_quadratic(directions):
+    # Squared error of a linear network is a quadratic, and its Gauss-Newton matrix the Hessian. It
+    # acts on each of the 3 classes alike, so every eigenvalue comes three times: only a multiple
+    # of 3 directions is a subspace of its own.
+    network = linear_network()
+    expected = bulk_step_by_hand(network, 0.3, directions)
+    optimizer = make_optimizer(
+        "bulk_sgd", network, 0.3, inputs=network.inputs, directions=directions, loss="mse"
+    )
+    optimizer.step(network.closure)
+    # The eigenvectors are good to a relative residual of 1e-2; the gradient's length is near 1.
+    torch.testing.assert_close(network.flat(), expected, rtol=0, atol=0.3 * 2e-2)
+    plain = bulk_step_by_hand(linear_network(), 0.3, 0)
+    assert (network.flat() - plain).norm() > 0.05  # what was taken out was not nothing
+
+
+def test_bulk_sgd_of_the_hessian_by_hand():
+    network = bent_network()
+    expected = bulk_step_by_hand(network, 0.3, 1)
+    optimizer = make_optimizer(
+        "bulk_sgd", network, 0.3, inputs=network.inputs, target=network.target
+    )
+    optimizer.step(network.closure)
+    torch.testing.assert_close(network.flat(), expected, rtol=0, atol=0.3 * 2e-2)
+
+
+def test_bulk_sgd_moves_across_the_steepest_directions_and_refreshes_them():
+    network = bent_network()
+    optimizer = make_optimizer(
+        "bulk_sgd", network, 1.0, inputs=network.inputs, directions=2, refresh=3
+    )
+    subspaces = []
+    for _ in range(7):
+        before = network.flat()
+        optimizer.step(network.closure)
+        subspaces.append(optimizer.state["bulk"]["subspace"])
+        # Orthonormal rows, so the projection is exact up to rounding.
+        assert (subspaces[-1] @ (network.flat() - before)).abs().max() < 1e-12
+    changes = [not torch.equal(a, b) for a, b in pairwise(subspaces)]
+    assert changes == [False, False, True, False, False, True]
+
+
+def test_bulk_sgd_state_survives_a_save(tmp_path):
+    def run(interrupted: bool) -> Tensor:
+        network = bent_network()
+
+        def fresh():
+            return make_optimizer("bulk_sgd", network, 0.5, inputs=network.inputs, refresh=4)
+
+        optimizer = fresh()
+        for step in range(10):
+            if interrupted and step == 6:
+                torch.save(optimizer.state_dict(), tmp_path / "state")
+                optimizer = fresh()
+                optimizer.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+            optimizer.step(network.closure)
+        return network.flat()
+
+    assert torch.equal(run(interrupted=True), run(interrupted=False))
+
+
 # --- arguments and state
 
 
 def test_unknown_names_and_options_list_the_choices():
     model = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match=r"adamw, .*gd, muon, sam, sgd; got 'adam'"):
+    with pytest.raises(ValueError, match=r"adamw, bulk_sgd, gd, muon, sam, sgd; got 'adam'"):
         make_optimizer("adam", model, 0.1)
     with pytest.raises(ValueError, match=r"option of 'sam' .* momentum, rho, .*; got 'radius'"):
         make_optimizer("sam", model, 0.1, radius=0.1)
     with pytest.raises(ValueError, match="option of 'gd' must be one of weight_decay"):
         make_optimizer("gd", model, 0.1, momentum=0.9)
+    with pytest.raises(ValueError, match="inputs must be given to 'bulk_sgd'"):
+        make_optimizer("bulk_sgd", model, 0.1)
+    with pytest.raises(ValueError, match="directions"):
+        make_optimizer("bulk_sgd", model, 0.1, inputs=torch.ones(1, 2), directions=0)
+    with pytest.raises(ValueError, match="refresh"):
+        make_optimizer("bulk_sgd", model, 0.1, inputs=torch.ones(1, 2), refresh=0)
 
 
 @pytest.mark.parametrize("lr", [0.0, -1.0, math.inf, math.nan])
@@ -270,7 +398,7 @@ def test_frozen_parameters_are_left_out_and_all_frozen_is_refused():
         make_optimizer("sam", nn.Linear(2, 2), 0.1, rho=-1.0)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", SIMPLE)
 def test_state_survives_a_save(name, tmp_path):
     def run(interrupted: bool) -> Tensor:
         model = Quadratic(A, START)

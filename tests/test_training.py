@@ -14,11 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+import calibcourse.training
 from calibcourse._files import read_json, write_atomically
 from calibcourse.losses import CrossEntropy, LossTerms
 from calibcourse.models import mlp, small_cnn
 from calibcourse.optimizers import make_optimizer
-from calibcourse.training import History, even_steps, fit, log_steps, set_seed
+from calibcourse.training import (
+    History,
+    LogitProbe,
+    SharpnessProbe,
+    even_steps,
+    fit,
+    log_steps,
+    set_seed,
+)
 
 SHAPE = (1, 8, 8)
 
@@ -136,8 +145,9 @@ def test_full_batch_keeps_the_order(batch_size):
 
 
 def test_same_seed_same_history_other_seed_another():
-    first, second = (quiet_fit(noisy_model(), seed=5) for _ in range(2))
-    assert first == second
+    first = quiet_fit(noisy_model(), seed=5)
+    set_seed(99)  # what happened before does not matter
+    assert quiet_fit(noisy_model(), seed=5) == first
     assert first.rows != quiet_fit(noisy_model(), seed=6).rows
 
 
@@ -170,6 +180,12 @@ def test_caller_keeps_random_state_modes_and_no_gradients():
     assert torch.equal(torch.rand(3), expected)
     assert [module.training for module in model.modules()] == modes
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_model_trains_in_train_mode_whatever_mode_it_came_in():
+    came_in_eval = noisy_model().eval()
+    assert quiet_fit(came_in_eval) == quiet_fit(noisy_model())
+    assert not came_in_eval.training
 
 
 def test_rows_stand_at_the_scheduled_steps_and_describe_those_parameters():
@@ -250,6 +266,87 @@ def test_even_steps_are_all_steps_where_there_are_fewer():
     assert even_steps(3, 40) == [0, 1, 2, 3]
 
 
+# --- probes
+
+
+def test_table_of_columns_is_what_the_probes_write():
+    table = calibcourse.training.__doc__
+    history = quiet_fit(
+        small_mlp(),
+        probes=[LogitProbe(splits=("train", "test")), SharpnessProbe(batch_size=20)],
+        probe_steps=2,
+    )
+    assert len(history.columns) == 1 + 2 * 9 + 2
+    for name in history.columns:
+        split, _, rest = name.partition("_")
+        assert ("SPLIT_" + rest if split in ("train", "test") else name) in table, name
+
+
+def test_probe_numbers_are_those_of_their_definitions():
+    model = small_mlp().double().eval()
+    data = Data("toy", double(DATA.train), double(DATA.test))
+    row = LogitProbe(splits=("train", "test"))(model, data)
+    row |= SharpnessProbe(samples=40, batch_size=15)(model, data)
+    logits, target = model(data.test.inputs).detach(), data.test.target
+    probability = logits.softmax(1)
+    own = logits.gather(1, target[:, None])[:, 0]
+    rival = logits.scatter(1, target[:, None], -math.inf).amax(1)
+    expected = {
+        "test_loss": -probability.log()[range(30), target].mean(),
+        "test_accuracy": (logits.argmax(1) == target).double().mean(),
+        "test_confidence": probability.amax(1).mean(),
+        "test_margin_q05": np.quantile(own - rival, 0.05),
+        "test_margin_q50": np.quantile(own - rival, 0.5),
+        "test_margin_q95": np.quantile(own - rival, 0.95),
+        "test_log_q": (rival - own).exp().mean().log(),
+    }
+    for name, value in expected.items():
+        assert row[name] == pytest.approx(float(value), rel=1e-10), name
+
+    names, values = zip(*model.named_parameters(), strict=True)
+    flat = torch.cat([v.detach().flatten() for v in values])
+
+    def loss_of(batch):
+        def loss(vector):
+            parts = vector.split([v.numel() for v in values])
+            named = {n: p.view_as(v) for n, p, v in zip(names, parts, values, strict=True)}
+            logits = torch.func.functional_call(model, named, (data.train.inputs[batch],))
+            return nn.functional.cross_entropy(logits, data.train.target[batch])
+
+        return loss
+
+    quotients = []
+    for batch in (slice(0, 15), slice(15, 30), slice(30, 40)):
+        gradient = torch.func.grad(loss_of(batch))(flat)
+        product = torch.func.jvp(torch.func.grad(loss_of(batch)), (flat,), (gradient,))[1]
+        quotients.append(float(gradient @ product / (gradient @ gradient)))
+    assert row["batch_sharpness"] == pytest.approx(np.mean(quotients), rel=1e-8)
+
+
+def double(split: Split) -> Split:
+    return Split(split.inputs.double(), split.target)
+
+
+def test_unfit_probes_are_named():
+    with pytest.raises(ValueError, match="splits must be one of test, train, validation"):
+        LogitProbe(splits=("dev",))
+    with pytest.raises(ValueError, match="samples"):
+        SharpnessProbe(samples=0)
+    with pytest.raises(TypeError, match="batch_size"):
+        SharpnessProbe(batch_size=None)
+
+
+def test_infinite_logits_count_as_divergence():
+    def overflow(model, data):
+        for parameter in model.parameters():  # finite weights, logits beyond float32
+            parameter.data.fill_(1e38)
+        return {}
+
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        history = quiet_fit(small_mlp(), probes=[overflow, LogitProbe(splits=("test",))])
+    assert history.diverged_at == 0 and len(history) == 0
+
+
 # --- divergence
 
 
@@ -273,6 +370,7 @@ def test_nan_loss_stops_at_once_and_goes_back_to_the_last_probe(tmp_path):
     assert history.column("step").tolist() == [0, 3, 6]
     quiet_fit(good, steps=6)
     assert torch.equal(weights(model), weights(good))
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_last_update_that_breaks_the_weights_is_seen():
@@ -346,6 +444,17 @@ def test_resumed_run_equals_the_undisturbed_one_to_the_last_bit(tmp_path, name):
             assert torch.equal(model.state_dict()[key], value), key
         finished, model = run(patience=0, checkpoint=path)  # nothing is left to do
         assert finished == expected and torch.equal(weights(model), weights(expected_model))
+
+
+def test_warm_sharpness_and_bulk_subspace_survive_a_kill(tmp_path):
+    def run(checkpoint=None, patience=10**9):
+        probes = [Countdown(patience), LogitProbe(splits=("train", "test")), SharpnessProbe()]
+        options = dict(optimizer="bulk_sgd", lr=0.5, steps=25, probe_steps=6)
+        return quiet_fit(small_mlp(), probes=probes, checkpoint=checkpoint, **options)
+
+    with pytest.raises(Killed):
+        run(tmp_path / "run.pt", patience=3)
+    assert run(tmp_path / "run.pt") == run()
 
 
 @pytest.mark.parametrize(

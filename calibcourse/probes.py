@@ -1,0 +1,166 @@
+"""Instruments to hold beside a training run: probe(model, data) -> one dict of numbers.
+
+A `LogitProbe` gets everything that logits can tell from one forward pass per split; a
+`SharpnessProbe` measures curvature. The columns they write are tabled in `calibcourse.training`.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ._checks import check_choice, check_integer
+from .curvature import WarmSharpness, batch_sharpness
+from .margins import log_margin_moment, true_margin
+from .metrics import (
+    accuracy,
+    expected_calibration_error,
+    kernel_calibration_error,
+    mean_confidence,
+    negative_log_likelihood,
+)
+
+if TYPE_CHECKING:
+    from .data import Dataset
+
+SPLITS = ("train", "validation", "test")
+QUANTILES = (0.05, 0.5, 0.95)
+CHUNK = 1024  # samples per forward pass: bounds the memory that activations take
+
+Quantity = Callable[[Tensor, Tensor], dict[str, Tensor]]
+
+
+def calibration_quantities(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Loss, accuracy, ECE (15 bins), KCE (bandwidth 0.4) and mean confidence.
+
+    Args:
+        logits: (N, K).
+        target: (N,), int64 labels.
+
+    Returns:
+        Scalars by column name, without the split's prefix.
+
+    Example:
+        >>> row = calibration_quantities(torch.tensor([[9.0, 0.0], [9.0, 0.0]]), torch.arange(2))
+        >>> round(float(row["ece"]), 2)  # surely right, half the time
+        0.5
+    """
+    return {
+        "loss": negative_log_likelihood(logits, target),
+        "accuracy": accuracy(logits, target),
+        "ece": expected_calibration_error(logits, target),
+        "kce": kernel_calibration_error(logits, target),
+        "confidence": mean_confidence(logits, target),
+    }
+
+
+def margin_quantities(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """The 5 %, 50 % and 95 % quantiles of the true margin, and log Q (THEORY.md section 1).
+
+    Args:
+        logits: (N, K).
+        target: (N,), int64 labels.
+
+    Returns:
+        Scalars by column name, without the split's prefix.
+
+    Example:
+        >>> row = margin_quantities(torch.tensor([[2.0, 0.0], [0.0, 4.0]]), torch.arange(2))
+        >>> float(row["margin_q50"])
+        3.0
+    """
+    margin = true_margin(logits, target)
+    levels = torch.tensor(QUANTILES, dtype=margin.dtype, device=margin.device)
+    named = zip(("margin_q05", "margin_q50", "margin_q95"), margin.quantile(levels), strict=True)
+    return dict(named) | {"log_q": log_margin_moment(margin)}
+
+
+class LogitProbe:
+    """Quantities of the logits on chosen splits, from one forward pass per split.
+
+    Args:
+        *quantities: functions (logits, target) -> dict of scalars; none means
+            `calibration_quantities` and `margin_quantities`.
+        splits: which of "train", "validation" and "test" to look at; their names become prefixes.
+
+    Raises:
+        ValueError: an unknown split. When called: FloatingPointError if a logit is NaN or
+            infinite, which `fit` takes as divergence.
+
+    Example:
+        >>> from calibcourse.data import load_dataset
+        >>> from calibcourse.models import mlp
+        >>> probe = LogitProbe(margin_quantities, splits=("validation",))
+        >>> sorted(probe(mlp(hidden=(8,)), load_dataset("fashion_mnist_small")))[0]
+        'validation_log_q'
+    """
+
+    def __init__(self, *quantities: Quantity, splits: tuple[str, ...] = SPLITS):
+        for split in splits:
+            check_choice(split, "splits", SPLITS)
+        self.quantities = quantities or (calibration_quantities, margin_quantities)
+        self.splits = tuple(splits)
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, data: "Dataset") -> dict[str, float]:
+        row = {}
+        for name in self.splits:
+            split = getattr(data, name)
+            logits = torch.cat([model(chunk) for chunk in split.inputs.split(CHUNK)])
+            if not torch.isfinite(logits).all():
+                raise FloatingPointError(f"a logit on the {name} split is NaN or infinite")
+            for quantity in self.quantities:
+                values = quantity(logits, split.target)
+                row |= {f"{name}_{key}": float(value) for key, value in values.items()}
+        return row
+
+
+calibration_probe = LogitProbe(calibration_quantities)
+margin_probe = LogitProbe(margin_quantities)
+
+
+class SharpnessProbe:
+    """Gauss-Newton sharpness and batch sharpness on the training images, warm from call to call.
+
+    Args:
+        samples: how many training images, from the first on; None is all of them.
+        batch_size: size of the batches of batch sharpness; each counts equally.
+        loss: "cross_entropy" or "mse".
+
+    Raises:
+        ValueError, TypeError: a size that is no positive integer. When called: as
+            `calibcourse.curvature.gauss_newton_sharpness`.
+
+    Example:
+        >>> from calibcourse.data import load_dataset
+        >>> from calibcourse.models import mlp
+        >>> row = SharpnessProbe(samples=100)(mlp(hidden=(8,)), load_dataset("fashion_mnist_small"))
+        >>> list(row)
+        ['sharpness', 'batch_sharpness']
+    """
+
+    def __init__(
+        self, samples: int | None = None, batch_size: int = 100, loss: str = "cross_entropy"
+    ):
+        if samples is not None:
+            check_integer(samples, "samples", 1)
+        check_integer(batch_size, "batch_size", 1)
+        self.samples, self.batch_size = samples, batch_size
+        self.sharpness = WarmSharpness(loss)
+
+    def __call__(self, model: nn.Module, data: "Dataset") -> dict[str, float]:
+        inputs, target = data.train.inputs[: self.samples], data.train.target[: self.samples]
+        batches = zip(inputs.split(self.batch_size), target.split(self.batch_size), strict=True)
+        return {
+            "sharpness": self.sharpness(model, inputs).value,
+            "batch_sharpness": batch_sharpness(model, batches, self.sharpness.loss),
+        }
+
+    def state_dict(self) -> dict:
+        """The last eigenvector: what a resumed run needs for equal numbers."""
+        return self.sharpness.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from where `state_dict` was taken."""
+        self.sharpness.load_state_dict(state)
