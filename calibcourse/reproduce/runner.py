@@ -1,0 +1,310 @@
+"""Many runs as independent jobs: any Executor runs them, a kill loses only what is in flight.
+
+A finished run is one file, runs/<key>.json, written atomically by the job itself; a job
+that finds its file returns at once. A run in flight keeps a checkpoint beside it and goes on from
+there. So starting the same command again is how a sweep resumes, whatever stopped it.
+"""
+
+import functools
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from .._files import read_json, write_json
+from ..data import load_dataset
+from ..history import History
+from ..models import mlp
+from ..optimizers import make_optimizer
+from ..probes import LogitProbe, SharpnessProbe
+from ..training import fit
+from .configs import RunConfig
+
+FORMAT = "calibcourse.run"
+VERSION = 1
+RECORDS, CHECKPOINTS = "runs", "checkpoints"
+PACKAGES = ("calibcourse", "torch", "numpy", "pytorch-optimizer")
+
+# torch's random state and number of threads belong to the process: one run at a time in each.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its configuration, what its probes saw, and where it was made."""
+
+    config: RunConfig
+    history: History
+    provenance: dict[str, Any]
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the run as JSON, atomically."""
+        record = {
+            "format": FORMAT,
+            "version": VERSION,
+            "config": asdict(self.config),
+            "provenance": self.provenance,
+            "history": self.history.to_dict(),
+        }
+        write_json(path, record)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Run":
+        """Read a run; the file is treated as hostile.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: not JSON, another version, or malformed; the file is named.
+        """
+        record = read_json(path)
+        found = (record.get("format"), record.get("version")) if isinstance(record, dict) else None
+        if found != (FORMAT, VERSION):
+            raise ValueError(
+                f"{path} must be a {FORMAT} of version {VERSION}, got {found}; "
+                "choose another output folder, or delete the file to run it again"
+            )
+        try:
+            config = RunConfig.from_dict(record.get("config"))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        provenance = record.get("provenance")
+        if not isinstance(provenance, dict):
+            raise ValueError(f"{path}: provenance must be an object")
+        return cls(config, History.from_dict(record.get("history"), str(path)), provenance)
+
+
+def run_one(config: RunConfig, folder: str | os.PathLike) -> str:
+    """Train one configuration and write its record, unless the record is there.
+
+    Args:
+        config: the run.
+        folder: the sweep's folder, the same for all of its jobs wherever they run.
+
+    Returns:
+        The path of the record.
+    """
+    record = record_path(folder, config)
+    checkpoint = Path(folder) / CHECKPOINTS / f"{config.key}.pt"
+    with _ONE_AT_A_TIME:
+        if not record.exists():
+            resumed, start = checkpoint.exists(), time.perf_counter()
+            with _threads(config.threads):
+                history = train(config, checkpoint)
+                seconds = round(time.perf_counter() - start, 1)
+                made = provenance() | {"seconds": seconds, "resumed": resumed}
+            Run(config, history, made).save(record)
+        checkpoint.unlink(missing_ok=True)
+    return str(record)
+
+
+def train(config: RunConfig, checkpoint: str | os.PathLike | None = None) -> History:
+    """The training run of a configuration, with every probe of the trajectories.
+
+    Args:
+        config: the run.
+        checkpoint: as in `fit`.
+
+    Returns:
+        Its history.
+    """
+    data = _dataset(config.dataset)
+    data = replace(
+        data,
+        train=data.train.head(config.train_samples),
+        test=data.test.head(config.held_out_samples),
+    ).to(config.device)
+    shape = tuple(data.train.inputs.shape[1:])
+    model = mlp(shape, config.hidden, len(data.classes), seed=config.seed).to(config.device)
+    options = dict(config.options)
+    if config.optimizer == "bulk_sgd":
+        options["inputs"] = data.train.inputs
+    return fit(
+        model,
+        data,
+        optimizer=make_optimizer(config.optimizer, model, config.lr, **options),
+        steps=config.steps,
+        batch_size=config.batch_size,
+        probes=[LogitProbe(splits=("train", "test")), SharpnessProbe()],
+        probe_steps=config.probe_steps,
+        seed=config.seed,
+        checkpoint=checkpoint,
+        progress=False,
+    )
+
+
+# A sweep's runs share a data set; a process reads it once.
+_dataset = functools.lru_cache(maxsize=1)(load_dataset)
+
+
+class SweepError(RuntimeError):
+    """Some runs of a sweep failed; the message names them, the finished ones are kept."""
+
+
+def sweep(
+    configs: Sequence[RunConfig],
+    folder: str | os.PathLike,
+    executor: Executor | None = None,
+    progress: bool = True,
+) -> list[Run]:
+    """Run every configuration that has no record yet, and return them all.
+
+    Args:
+        configs: the runs; duplicates are run once.
+        folder: where records and checkpoints go; every worker must see it under this path.
+        executor: anything with the submit of concurrent.futures; None runs the jobs here.
+        progress: show a bar, one tick per run.
+
+    Returns:
+        The runs in the order of `configs`.
+
+    Raises:
+        OSError: the folder cannot be written.
+        ValueError: a record of another version lies there.
+        SweepError: runs failed, after all others were finished.
+    """
+    folder = Path(folder).resolve()
+    _prepare(folder)
+    todo = {c.key: c for c in configs if not record_path(folder, c).exists()}
+    n_runs = len({c.key for c in configs})
+    executor = InProcess() if executor is None else executor
+    with tqdm(total=n_runs, initial=n_runs - len(todo), disable=not progress, unit="run") as bar:
+        futures: dict[str, Future] = {}
+        for key, config in todo.items():
+            futures[key] = executor.submit(run_one, config, str(folder))
+            futures[key].add_done_callback(lambda _: bar.update())
+        wait(futures.values())
+    errors = {key: future.exception() for key, future in futures.items() if future.exception()}
+    for key, config in todo.items():
+        if key not in errors and not record_path(folder, config).exists():
+            errors[key] = OSError(f"its worker wrote to another {folder} than this machine's")
+    if errors:
+        lines = "\n".join(f"  {key}: {type(e).__name__}: {e}" for key, e in errors.items())
+        raise SweepError(
+            f"{len(errors)} of {n_runs} runs failed; the others are kept, and the same command "
+            f"again tries only these:\n{lines}"
+        )
+    return [Run.load(record_path(folder, config)) for config in configs]
+
+
+def record_path(folder: str | os.PathLike, config: RunConfig) -> Path:
+    """Where the record of a finished run lies."""
+    return Path(folder) / RECORDS / f"{config.key}.json"
+
+
+class InProcess(Executor):
+    """The plainest executor: submit runs the job at once, in this thread."""
+
+    def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        future: Future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # kept for the caller of result(), as every executor does
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def executor_for(workers: int = 1, scheduler: str | None = None) -> Iterator[Executor]:
+    """The executor that the command line asks for.
+
+    Args:
+        workers: 1 runs in this process; more start as many processes.
+        scheduler: address of a running Dask scheduler, such as tcp://127.0.0.1:8786. A job whose
+            worker dies is taken up by another.
+
+    Raises:
+        ValueError: both are asked for, or Dask is not installed.
+        OSError: nothing answers at the address.
+    """
+    if scheduler is not None:
+        if workers != 1:
+            raise ValueError("workers and scheduler exclude each other: the scheduler has workers")
+        with _dask(scheduler) as executor:
+            yield executor
+    elif workers == 1:
+        yield InProcess()
+    else:
+        # Spawned, not forked: torch's threads do not survive a fork.
+        pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_die_with_parent)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _dask(address: str) -> Iterator[Executor]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ValueError(
+            "scheduler needs Dask, which is not installed: pip install 'calibcourse[cluster]'"
+        ) from error
+    with Client(address, timeout="5s") as client:
+        yield client.get_executor()
+
+
+def _die_with_parent() -> None:
+    """In a worker process: end when the parent is killed, instead of waiting for work for ever."""
+
+    def watch() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def provenance() -> dict[str, Any]:
+    """What made a record: versions, machine and date; no name of a host, user or folder."""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+        "system": platform.system(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    """The processor's name; Linux tells it only in /proc."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _prepare(folder: Path) -> None:
+    """Make the folders, and clear away what killed writers left half-written."""
+    for name in (RECORDS, CHECKPOINTS):
+        try:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"cannot write to the output folder {folder}: {error}") from error
+        for litter in (folder / name).glob(".*.tmp"):
+            litter.unlink(missing_ok=True)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

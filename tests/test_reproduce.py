@@ -1,0 +1,475 @@
+"""Sweeps: planned, run anywhere, killed, resumed, recorded and reported."""
+
+import argparse
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from calibcourse.history import History
+from calibcourse.reproduce import (
+    FIGURES,
+    PROFILES,
+    Run,
+    RunConfig,
+    Sweep,
+    correlation,
+    plan,
+    sweep,
+    table_1,
+    table_1_text,
+)
+from calibcourse.reproduce import cli as reproduce_cli
+from calibcourse.reproduce.report import PAPER_TABLE_1, write_report
+from calibcourse.reproduce.runner import SweepError, executor_for, record_path, train
+
+TINY = RunConfig(
+    dataset="fashion_mnist_small",
+    optimizer="sgd",
+    lr=0.1,
+    steps=24,
+    batch_size=16,
+    train_samples=40,
+    held_out_samples=30,
+    hidden=(6,),
+    even_probes=7,
+    log_probes=3,
+)
+SIX = [
+    replace(TINY, optimizer=optimizer, lr=lr)
+    for optimizer in ("sgd", "adamw", "muon")
+    for lr in (0.01, 0.1)
+]
+
+
+def histories(runs: list[Run]) -> dict[str, dict]:
+    return {run.config.key: run.history.to_dict() for run in runs}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return histories(sweep(SIX, tmp_path_factory.mktemp("undisturbed"), progress=False))
+
+
+# --- plans
+
+
+def test_plans_hold_the_sweep_that_the_paper_describes():
+    runs = plan("table1")
+    assert len(runs) == len({run.key for run in runs}) == 5 * 4 * 3
+    for optimizer in ("gd", "sgd", "adamw", "muon", "sam"):
+        chosen = [run for run in runs if run.optimizer == optimizer]
+        assert len({run.lr for run in chosen}) == 4 and {run.seed for run in chosen} == {0, 1, 2}
+        assert all((run.batch_size is None) == (optimizer == "gd") for run in chosen)
+    bulk = [run for run in plan("figure3", seeds=[0]) if run.optimizer == "bulk_sgd"]
+    assert {(run.options["directions"], run.lr) for run in bulk} == {
+        (k, lr) for k in (1, 3, 5) for lr in PROFILES["quick"].budgets["bulk_sgd"].learning_rates
+    }
+
+
+def test_figures_share_their_runs():
+    table = {run.key for run in plan("table1")}
+    assert {run.key for run in plan("figure1")} < table
+    assert {run.key for run in plan("figure2")} == table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (dict(figure="figure9"), "figure must be one of figure1, .*table1; got 'figure9'"),
+        (dict(figure="table1", profile="slow"), "profile must be one of full, quick"),
+        (dict(figure="table1", dataset="mnits"), "dataset must be one of .*mnist; got 'mnits'"),
+        (dict(figure="table1", seeds=[]), "seeds"),
+        (dict(figure="table1", seeds=[1, 1]), "seeds"),
+        (dict(figure="table1", seeds=[-1]), "seed"),
+    ],
+)
+def test_bad_plans_are_named_and_list_the_choices(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        plan(**arguments)
+
+
+def test_key_tells_every_two_configurations_apart():
+    changed = [
+        replace(TINY, **{name: value})
+        for name, value in dict(
+            dataset="mnist", optimizer="sam", lr=0.2, steps=25, batch_size=None, train_samples=41,
+            held_out_samples=31, seed=1, options={"momentum": 0.9}, hidden=(7,), even_probes=8,
+            log_probes=4, threads=2, device="cuda",
+        ).items()
+    ]  # fmt: skip
+    assert len(changed) == len(asdict(TINY))
+    assert len({config.key for config in [TINY, *changed]}) == len(changed) + 1
+    assert RunConfig.from_dict(json.loads(json.dumps(asdict(TINY)))) == TINY
+
+
+# --- running
+
+
+def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch, undisturbed):
+    first = sweep(SIX[:2], tmp_path, progress=False)
+    assert histories(first) == {c.key: undisturbed[c.key] for c in SIX[:2]}
+    monkeypatch.setattr("calibcourse.reproduce.runner.train", None)  # calling it would raise
+    assert sweep(SIX[:2], tmp_path, progress=False) == first
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_one_failing_run_costs_no_other(tmp_path):
+    bad = replace(TINY, train_samples=10**6)
+    with pytest.raises(SweepError, match=rf"1 of 3 runs failed.*\n  {bad.key}: ValueError: n must"):
+        sweep([SIX[0], bad, SIX[1]], tmp_path, progress=False)
+    assert record_path(tmp_path, SIX[0]).exists() and record_path(tmp_path, SIX[1]).exists()
+
+
+def test_any_executor_gives_the_same_records(tmp_path, undisturbed):
+    with ThreadPoolExecutor(3) as executor:
+        runs = sweep(SIX, tmp_path, executor, progress=False)
+    assert histories(runs) == undisturbed
+
+
+def test_process_pool_gives_the_same_records(tmp_path, undisturbed):
+    with executor_for(workers=2) as executor:
+        runs = sweep(SIX, tmp_path, executor, progress=False)
+    assert histories(runs) == undisturbed
+
+
+def _sweep_in_child(folder: Path) -> None:
+    os.setsid()
+    sweep(SIX, folder, progress=False)
+
+
+@pytest.mark.filterwarnings("ignore:This process")  # forked on purpose: a spawned child needs
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path, undisturbed):  # seconds to start
+    chance = random.Random(0)
+    context = get_context("fork")
+    kills = finished_before = 0
+    while kills < 20:
+        folder = tmp_path / str(kills // 7)  # start anew now and then: a sweep ends in time
+        child = context.Process(target=_sweep_in_child, args=(folder,))
+        child.start()
+        child.join(chance.uniform(0.02, 0.5))
+        if child.exitcode is None:
+            os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        kills += 1
+        for path in folder.glob("runs/*.json"):
+            assert Run.load(path).history.to_dict() == undisturbed[path.stem]
+            finished_before += 1
+    assert finished_before  # the kills fell within sweeps that were getting somewhere
+    for folder in tmp_path.iterdir():
+        assert histories(sweep(SIX, folder, progress=False)) == undisturbed
+        files = {path.relative_to(folder).parts[0] for path in folder.rglob("*") if path.is_file()}
+        assert files == {"runs"}
+
+
+def test_workers_end_with_a_killed_sweep(tmp_path):
+    program = (
+        "import sys, time; from calibcourse.reproduce.runner import executor_for\n"
+        "if __name__ == '__main__':\n"
+        "    with executor_for(workers=2) as pool:\n"
+        "        print(pool.submit(__import__('os').getpid).result(), flush=True)\n"
+        "        time.sleep(60)\n"
+    )
+    script = tmp_path / "sweep.py"
+    script.write_text(program)
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    worker = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        if not Path(f"/proc/{worker}").exists() or _is_zombie(worker):
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("a worker outlived its sweep by ten seconds")
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+# --- records
+
+
+def test_unwritable_output_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot write to the output folder .*file"):
+        sweep(SIX, tmp_path / "file", progress=False)
+
+
+def test_record_of_another_version_or_content_is_refused(tmp_path):
+    run = sweep([TINY], tmp_path, progress=False)[0]
+    path = record_path(tmp_path, TINY)
+    record = json.loads(path.read_text())
+    assert Run.load(path) == run
+    for change, words in [
+        ({"version": 2}, r"version 1, got \('calibcourse\.run', 2\).*output folder"),
+        ({"format": "x"}, "must be a calibcourse.run"),
+        ({"config": {}}, "exactly the fields"),
+        ({"config": {**record["config"], "lr": -1}}, "lr"),
+        ({"config": {**record["config"], "options": 3}}, "options"),
+        ({"history": {}}, "calibcourse.history"),
+        ({"provenance": None}, "provenance"),
+    ]:
+        path.write_text(json.dumps({**record, **change}))
+        with pytest.raises(ValueError, match=words):
+            sweep([TINY], tmp_path, progress=False)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"must be a calibcourse\.run"):
+        Run.load(path)
+
+
+def test_provenance_names_versions_and_machine_but_no_place(tmp_path):
+    provenance = sweep([TINY], tmp_path, progress=False)[0].provenance
+    assert {"date", "torch", "numpy", "python", "processor", "seconds"} <= set(provenance)
+    assert provenance["threads"] == TINY.threads
+    text = json.dumps(provenance)
+    assert os.uname().nodename not in text and str(tmp_path) not in text and "/" not in text
+
+
+def some_sweep(n_lr: int = 2, n_seeds: int = 2) -> Sweep:
+    """Made-up runs whose correlation with sharpness is known: +1 for train, -1 for test."""
+    runs = []
+    for index in range(n_lr):
+        for seed in range(n_seeds):
+            config = replace(TINY, lr=0.1 * (index + 1), seed=seed)
+            rows = [
+                {"step": s, "sharpness": 1 / (1 + s), "batch_sharpness": 1.0}
+                | {f"train_{q}": 2 / (1 + s) for q in ("ece", "kce", "loss")}
+                | {f"test_{q}": 2 - 1 / (1 + s) for q in ("ece", "kce")}
+                for s in config.probe_steps
+            ]
+            runs.append(Run(config, History(rows), {"seconds": 1.0, "note": "made up"}))
+    return Sweep(tuple(runs), "reproduce table1 --seeds 0 1")
+
+
+def test_saved_sweep_comes_back_to_six_digits(tmp_path):
+    made = some_sweep()
+    made.save(tmp_path / "s.json")
+    loaded = Sweep.load(tmp_path / "s.json")
+    assert loaded.command == made.command and len(loaded) == len(made)
+    for a, b in zip(loaded.runs, made.runs, strict=True):
+        assert a.config == b.config and a.provenance == b.provenance
+        for name in b.history.columns:
+            # Six significant digits: half a unit of the sixth.
+            np.testing.assert_allclose(a.history.column(name), b.history.column(name), rtol=5e-6)
+
+
+def test_hostile_sweeps_are_refused_by_name(tmp_path):
+    path = tmp_path / "s.json"
+    some_sweep(1, 1).save(path)
+    good = json.loads(path.read_text())
+    run = good["runs"][0]
+    columns = run["columns"]
+    text = "x" * len(columns["step"])
+    bad = [
+        [],
+        {**good, "version": 2},
+        {**good, "runs": 3},
+        {**good, "runs": [3]},
+        {**good, "runs": [{**run, "columns": {**columns, "sharpness": [1.0]}}]},
+        {**good, "runs": [{**run, "columns": {**columns, "step": columns["step"][::-1]}}]},
+        {**good, "runs": [{**run, "columns": {**columns, "sharpness": text}}]},
+        {**good, "runs": [{**run, "columns": []}]},
+        {**good, "runs": [{**run, "config": {}}]},
+        {**good, "runs": [{**run, "provenance": 1}]},
+        {**good, "runs": [{**run, "diverged_at": -1}]},
+    ]
+    for content in bad:
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"s\.json"):
+            Sweep.load(path)
+
+
+def test_select_finds_runs_or_says_what_there_is():
+    made = some_sweep()
+    assert len(made.select(lr=0.2)) == 2 and len(made.select(lr=0.2, seed=1)) == 1
+    with pytest.raises(ValueError, match=r"no run has .*there are .*0\.1.*0\.2"):
+        made.select(lr=0.3)
+    with pytest.raises(ValueError, match="criterion"):
+        made.select(colour=1)
+
+
+# --- statistics
+
+series = st.lists(st.floats(-100, 100, width=32), min_size=3, max_size=30)
+
+
+@given(x=series, y=series, method=st.sampled_from(["pearson", "spearman"]))
+@settings(deadline=None, max_examples=150)
+def test_correlation_agrees_with_scipy(x, y, method):
+    n = min(len(x), len(y))
+    x, y = [round(v, 2) for v in x[:n]], [round(v, 2) for v in y[:n]]
+    rows = [{"step": i, "x": a, "y": b} for i, (a, b) in enumerate(zip(x, y, strict=True))]
+    ours = correlation(History(rows), "x", "y", method)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy warns of constant input and returns NaN, as we do
+        theirs = getattr(scipy.stats, f"{method}r")(x, y).statistic
+    if math.isnan(ours):
+        assert np.ptp(x) == 0 or np.ptp(y) == 0
+    else:
+        assert ours == pytest.approx(theirs, abs=1e-9)
+
+
+@given(scale=st.floats(1e-6, 1e6), shift=st.floats(-1e3, 1e3))
+@settings(deadline=None, max_examples=40)
+def test_correlation_does_not_depend_on_units(scale, shift):
+    values = np.random.default_rng(0).standard_normal((2, 12))
+    plain = [{"step": i, "x": a, "y": b} for i, (a, b) in enumerate(values.T)]
+    moved = [{**row, "x": row["x"] * scale + shift * scale} for row in plain]
+    for method in ("pearson", "spearman"):
+        a, b = (correlation(History(rows), "x", "y", method) for rows in (plain, moved))
+        # The shift costs up to 1e3 / 1 of the 1e-16 relative precision.
+        assert a == pytest.approx(b, abs=1e-11)
+
+
+def test_correlation_uses_the_chosen_steps_and_skips_gaps():
+    rows = [{"step": s, "a": float(s), "b": -float(s)} for s in range(5)]
+    rows.append({"step": 100, "a": 1000.0, "b": 1000.0})
+    rows.append({"step": 101, "a": math.nan, "b": 1.0})
+    assert correlation(History(rows), "a", "b") > 0.9
+    assert correlation(History(rows), "a", "b", steps=range(5)) == -1
+    assert math.isnan(correlation(History(rows), "a", "b", steps=[0, 1]))
+    with pytest.raises(ValueError, match="method must be one of pearson, spearman"):
+        correlation(History(rows), "a", "b", "kendall")
+
+
+def test_table_averages_over_seeds_first_then_over_learning_rates():
+    def run(lr, seed, slope):
+        # Correlation ±1 by construction: y = slope * x.
+        config = replace(TINY, lr=lr, seed=seed)
+        rows = [
+            {"step": s, "sharpness": float(s), **dict.fromkeys(PAPER_TABLE_1, slope * s)}
+            for s in config.probe_steps
+        ]
+        return Run(config, History(rows), {})
+
+    runs = (run(0.1, 0, 1.0), run(0.1, 1, -1.0), run(0.2, 0, 1.0), run(0.2, 1, 1.0))
+    for method in ("pearson", "spearman"):
+        entry = table_1(Sweep(runs), method)[0]
+        # Per learning rate 0 and 1: mean 1/2, std with n - 1 = sqrt(1/2).
+        assert entry.mean == pytest.approx(0.5) and entry.std == pytest.approx(math.sqrt(0.5))
+        assert entry.n_runs == 4 and repr(entry) == "0.50 ± 0.71"
+
+
+def test_table_text_sets_the_papers_rows_beneath_ours():
+    text = table_1_text(some_sweep())
+    assert "| train ECE, pearson | 1.00 ± 0.00 |" in text
+    assert "| test ECE, spearman | -1.00 ± 0.00 |" in text
+    assert "| *train ECE, the paper's (Pearson, CIFAR-10)* | 0.84 ± 0.07 |" in text
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_report_writes_picture_table_and_record(tmp_path, figure):
+    made = some_sweep()
+    provenance = {"processor": "p", "torch": "t", "date": "d", "seconds": 3.0}
+    made = replace(made, runs=tuple(replace(run, provenance=provenance) for run in made.runs))
+    png, text, record = write_report(made, figure, tmp_path)
+    assert png.read_bytes().startswith(b"\x89PNG") and png.name == f"{figure}.png"
+    assert made.command in text.read_text()
+    assert len(Sweep.load(record)) == len(made)
+
+
+# --- command line
+
+
+def parse(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    reproduce_cli.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_command_runs_reports_and_resumes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce_cli, "plan", lambda *a: SIX[:2])
+    options = parse("figure1", "--out", str(tmp_path), "--seeds", "0")
+    assert reproduce_cli.run(options) == 0
+    printed = capsys.readouterr().out
+    assert "the paper's" in printed and "figure1.png" in printed
+    assert Sweep.load(tmp_path / "figure1.json").command == (
+        "reproduce figure1 --profile quick --seeds 0"
+    )
+    assert reproduce_cli.run(options) == 0
+
+
+def test_command_tells_of_failed_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce_cli, "plan", lambda *a: [replace(TINY, train_samples=10**6)])
+    assert reproduce_cli.run(parse("figure1", "--out", str(tmp_path))) == 1
+    assert "1 of 1 runs failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [("figure9",), ("table1", "--profile", "x"), ("table1", "--dataset", "x")]
+)
+def test_command_lists_the_choices(words, capsys):
+    with pytest.raises(SystemExit):
+        parse(*words)
+    assert "choose from" in capsys.readouterr().err
+
+
+def test_profile_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("CALIBCOURSE_PROFILE", "full")
+    assert parse("table1").profile == "full"
+
+
+def test_workers_and_scheduler_exclude_each_other():
+    with pytest.raises(ValueError, match="exclude"), executor_for(2, "tcp://127.0.0.1:1"):
+        pass
+
+
+# --- Dask: two real worker processes on loopback, one of them killed during the sweep
+
+
+def test_dask_cluster_survives_the_death_of_a_worker(tmp_path, undisturbed):
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=None,
+            worker_dashboard_address=None,
+        ) as cluster,
+        executor_for(scheduler=cluster.scheduler_address) as executor,
+    ):
+        victim = next(iter(cluster.workers.values())).pid
+        with ThreadPoolExecutor(1) as beside:
+            running = beside.submit(sweep, SIX, tmp_path, executor, progress=False)
+            while not list(tmp_path.glob("runs/*.json")):  # it is under way
+                time.sleep(0.05)
+            os.kill(victim, signal.SIGKILL)
+            runs = running.result(timeout=60)
+    assert histories(runs) == undisturbed
+
+
+def test_dead_address_is_named():
+    pytest.importorskip("distributed")
+    with (
+        pytest.raises(OSError, match=r"127\.0\.0\.1:9"),
+        executor_for(scheduler="tcp://127.0.0.1:9"),
+    ):
+        pass
+
+
+# --- the shipped sweep
+
+
+def test_a_slice_of_training_is_what_a_sweep_records(undisturbed):
+    assert train(TINY.__class__(**asdict(SIX[0]))).to_dict() == undisturbed[SIX[0].key]
