@@ -12,7 +12,7 @@ from packaging.version import Version
 TOP = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TEST_COMMAND = (
-    "python -m venv .venv && "
+    "python3 -m venv .venv && "
     ".venv/bin/pip install -q -r requirements.txt -r tests/requirements.txt && "
     ".venv/bin/python -m pytest -n 2 --dist loadfile"
 )
