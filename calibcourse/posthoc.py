@@ -11,6 +11,7 @@ from .metrics import _at_label, _blocks
 # The search ends where the mean spread of the scaled logits, β · mean(z_max − z_min), is this small
 # or this large: softmax is then uniform to four digits, or one-hot wherever logits differ visibly.
 _SMALLEST_SPREAD, _LARGEST_SPREAD = 1e-4, 1e4
+_NO_SPREAD = 1e-300  # below it, logits count as equal: their 1/T would leave float64
 _TOLERANCE = 1e-12  # relative, on β
 _MAX_STEPS = 100
 
@@ -98,9 +99,11 @@ class TemperatureScaling:
 def _best_inverse_temperature(logits: Tensor, target: Tensor) -> tuple[float, bool]:
     """The root of the loss's slope in β inside the caps, and whether a cap was hit."""
     scale = sum(float(-shifted.amin(0).sum()) for shifted, _ in _blocks(logits, torch.float64))
-    if scale == 0:
-        return 1.0, False
     scale /= len(logits)
+    if scale < _NO_SPREAD:
+        return 1.0, False
+    if scale == math.inf:
+        raise ValueError("logits must have differences within the range of float64, got infinite")
     low, high = _SMALLEST_SPREAD / scale, _LARGEST_SPREAD / scale
     if _slope_and_curvature(logits, target, low)[0] >= 0:
         return low, True

@@ -1,0 +1,290 @@
+"""Temperature scaling against closed forms, scipy's minimiser and every kind of hopeless data."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+from calibcourse import posthoc
+from calibcourse.metrics import confidence_and_correct, negative_log_likelihood
+from calibcourse.posthoc import TemperatureScaling
+
+
+def sample(n_samples=300, n_classes=5, too_sure=2.0, seed=0, dtype=torch.float64):
+    """Logits that are `too_sure` times those that drew the labels."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(n_samples, n_classes, generator=generator, dtype=torch.float64)
+    target = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+    return (too_sure * logits).to(dtype), target
+
+
+def mean_spread(logits):
+    return float((logits.amax(1) - logits.amin(1)).double().mean())
+
+
+def fitted(logits, target):
+    return TemperatureScaling().fit(logits, target)
+
+
+# ---------------------------------------------------------------------------- where T exists
+
+
+@pytest.mark.parametrize("accuracy", [0.51, 0.6, 0.8, 0.99])
+@pytest.mark.parametrize("margin", [0.01, 4.0, 900.0])
+def test_one_pair_of_logits(margin, accuracy):
+    """All samples alike: the scaled confidence must equal the accuracy, T = margin / logit."""
+    logits = torch.tensor([[margin, 0.0]], dtype=torch.float64).repeat(100, 1)
+    target = (torch.arange(100) >= round(100 * accuracy)).long()
+    expected = margin / math.log(accuracy / (1 - accuracy))
+    scaling = fitted(logits, target)
+    assert not scaling.capped
+    assert scaling.temperature == pytest.approx(expected, rel=1e-10)
+    confidence, _ = confidence_and_correct(scaling.transform(logits), target)
+    assert confidence.tolist() == pytest.approx([accuracy] * 100)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("too_sure", [1e-3, 0.3, 1.0, 3.0, 300.0])
+@pytest.mark.parametrize("n_classes", [2, 3, 40])
+def test_scipy_finds_the_same_minimum(n_classes, too_sure, seed):
+    logits, target = sample(200, n_classes, too_sure, seed)
+    z, rows = logits.numpy(), range(200)
+
+    def loss(log_beta):
+        scaled = math.exp(log_beta) * z
+        return (logsumexp(scaled, axis=1) - scaled[rows, target]).mean()
+
+    start = -math.log(too_sure)
+    theirs = minimize_scalar(loss, bounds=(start - 3, start + 3), options={"xatol": 1e-9})
+    # A minimum is flat: scipy, which sees only values, places it to the root of 1e-16.
+    got = fitted(logits, target).temperature
+    assert got == pytest.approx(math.exp(-theirs.x), rel=1e-6)
+
+
+def test_at_the_best_temperature_the_mean_logit_is_that_of_the_label():
+    """The stationarity condition itself: mean E_p[z] = mean z_y."""
+    logits, target = sample(1000)
+    scaling = fitted(logits, target)
+    p = scaling.transform(logits).softmax(1)
+    model = (p * logits).sum(1).mean()
+    label = logits.gather(1, target[:, None]).mean()
+    assert float(model) == pytest.approx(float(label), rel=1e-10)
+
+
+def test_an_overconfident_model_is_cooled_by_its_own_factor():
+    """Logits 2.5 times too large: T = 2.5 up to the noise of 100,000 samples, about 1 %."""
+    logits, target = sample(100_000, 5, 2.5)
+    assert fitted(logits, target).temperature == pytest.approx(2.5, rel=0.02)
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 10**6),
+    n_samples=st.integers(1, 12),
+    n_classes=st.integers(2, 5),
+    exponent=st.integers(-12, 12),
+)
+def test_no_other_temperature_is_better(seed, n_samples, n_classes, exponent):
+    """Small integer logits give every case: ties, separable, hopeless, constant, one sample."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randint(-3, 4, (n_samples, n_classes), generator=generator).double()
+    logits *= 10.0**exponent
+    target = torch.randint(n_classes, (n_samples,), generator=generator)
+    scaling = fitted(logits, target)
+    best, spread = scaling.temperature, mean_spread(logits)
+    assert 0 < best < math.inf
+    if spread == 0:
+        assert best == 1 and not scaling.capped
+        return
+    low, high = spread / 1e4, spread * 1e4
+    assert low * (1 - 1e-12) <= best <= high * (1 + 1e-12)
+    loss = float(negative_log_likelihood(logits / best, target))
+    for other in (low * 1e8 ** (k / 32) for k in range(33)):
+        # Above by nothing but rounding, which grows with the largest scaled logit.
+        rounding = 1e-14 * (1 + 6 * 10.0**exponent / other)
+        assert loss <= float(negative_log_likelihood(logits / other, target)) + rounding
+    if not scaling.capped:
+        nudged = [float(negative_log_likelihood(logits / best / f, target)) for f in (0.99, 1.01)]
+        assert loss <= min(nudged) + 1e-14
+
+
+# ---------------------------------------------------------------------------- where it does not
+
+
+def test_separable_data_go_to_the_lower_cap():
+    logits, _ = sample()
+    scaling = fitted(logits, logits.argmax(1))
+    assert scaling.capped
+    assert scaling.temperature == pytest.approx(mean_spread(logits) / 1e4, rel=1e-12)
+
+
+def test_ties_at_the_top_count_as_separable():
+    """The label shares the largest logit: the loss falls to log 2 and never turns."""
+    scaling = fitted(torch.tensor([[3.0, 3.0, 0.0], [0.0, 1.0, 1.0]]), torch.tensor([1, 2]))
+    assert scaling.capped and scaling.temperature == pytest.approx(2e-4)
+
+
+def test_all_wrong_goes_to_the_upper_cap():
+    logits, _ = sample()
+    scaling = fitted(logits, logits.argmin(1))
+    assert scaling.capped
+    assert scaling.temperature == pytest.approx(mean_spread(logits) * 1e4, rel=1e-12)
+
+
+def test_worse_than_chance_on_the_whole_goes_to_the_upper_cap():
+    """Optimum at negative 1/T: mostly the runner-up is right, T stays positive."""
+    logits = torch.tensor([[1.0, 0.0]]).repeat(10, 1)
+    scaling = fitted(logits, torch.tensor([1] * 6 + [0] * 4))
+    assert scaling.capped and scaling.temperature == pytest.approx(1e4)
+
+
+def test_optimum_exactly_at_infinity():
+    """Half right: the loss is lowest at 1/T = 0."""
+    scaling = fitted(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
+    assert scaling.capped and scaling.temperature == pytest.approx(1e4)
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_one_sample(label):
+    scaling = fitted(torch.tensor([[3.0, 1.0, 0.0]]), torch.tensor([label]))
+    # Above the sample's mean logit of 4/3: more certainty is better; below: less.
+    assert scaling.capped
+    assert scaling.temperature == pytest.approx(3e-4 if label == 0 else 3e4)
+
+
+def test_constant_logits_leave_one():
+    for value in (0.0, -7.0, 1e30):
+        scaling = fitted(torch.full((5, 3), value), torch.tensor([0, 1, 2, 0, 0]))
+        assert scaling.temperature == 1 and not scaling.capped
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(6e4, torch.float16), (3e38, torch.float32)])
+def test_the_ends_of_the_number_range(value, dtype):
+    """Differences twice the largest number of the dtype, and differences of one unit of nothing."""
+    logits = torch.tensor([[value, -value], [-value, value], [value, -value]], dtype=dtype)
+    for target in (torch.tensor([0, 1, 0]), torch.tensor([0, 1, 1]), torch.tensor([1, 0, 1])):
+        assert 0 < fitted(logits, target).temperature < math.inf
+    smallest = torch.tensor([[5e-324, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    assert fitted(smallest, torch.tensor([1, 0])).temperature == 1
+    with pytest.raises(ValueError, match="float64"):
+        fitted(torch.tensor([[1.5e308, -1.5e308]], dtype=torch.float64), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("n_right", [10**2, 10**4])
+@pytest.mark.parametrize("small", [1e-3, 1e-1])
+def test_nearly_separable_data_converge_fast(monkeypatch, n_right, small):
+    """One slightly wrong sample among many right ones: Newton alone would crawl by 1/margin."""
+    calls = []
+    derivatives = posthoc._slope_and_curvature
+    monkeypatch.setattr(
+        posthoc, "_slope_and_curvature", lambda *a: calls.append(a) or derivatives(*a)
+    )
+    logits = torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(n_right + 1, 1)
+    logits[0, 1] = 1 + small
+    scaling = fitted(logits, torch.zeros(n_right + 1, dtype=torch.int64))
+    assert len(calls) < 40
+    beta = 1 / scaling.temperature
+    # small · σ(β small) = n_right · σ(−β): the two sides of a zero slope.
+    pull = n_right / (1 + math.exp(beta))
+    push = small / (1 + math.exp(-beta * small))
+    assert not scaling.capped and pull == pytest.approx(push, rel=1e-9)
+
+
+# ---------------------------------------------------------------------------- invariances
+
+
+@pytest.mark.parametrize("factor", [1e-20, 0.01, 7.0, 1e20])
+def test_temperature_scales_with_the_logits(factor):
+    for target_of in (lambda z, y: y, lambda z, y: z.argmax(1), lambda z, y: z.argmin(1)):
+        logits, target = sample(100)
+        target = target_of(logits, target)
+        expected = factor * fitted(logits, target).temperature
+        assert fitted(factor * logits, target).temperature == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_shift_of_each_row_and_the_order_of_samples_change_nothing():
+    logits, target = sample(100)
+    expected = fitted(logits, target).temperature
+    shifted = logits + torch.linspace(-50, 50, 100, dtype=torch.float64)[:, None]
+    # The shift rounds logits of 1 to 1e-14.
+    assert fitted(shifted, target).temperature == pytest.approx(expected, rel=1e-11)
+    back = torch.arange(99, -1, -1)
+    assert fitted(logits[back], target[back]).temperature == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_every_dtype_is_fitted_in_float64(dtype):
+    logits, target = sample(dtype=dtype)
+    assert fitted(logits, target).temperature == fitted(logits.double(), target).temperature
+    assert fitted(logits, target).transform(logits).dtype == dtype
+
+
+def test_blocks_leave_no_trace(monkeypatch):
+    logits, target = sample(83)
+    expected = fitted(logits, target).temperature
+    monkeypatch.setitem(posthoc._blocks.__globals__["_BLOCK_SIZE"], "cpu", 35)
+    assert fitted(logits, target).temperature == pytest.approx(expected, rel=1e-11)
+
+
+def test_predictions_stay_and_inputs_too():
+    logits, target = sample(200, too_sure=5.0)
+    kept = logits.clone()
+    scaling = fitted(logits.requires_grad_(), target)
+    scaled = scaling.transform(logits.detach())
+    assert torch.equal(logits.detach(), kept)
+    assert torch.equal(scaled, kept / scaling.temperature)
+    assert torch.equal(
+        confidence_and_correct(scaled, target)[1], confidence_and_correct(kept, target)[1]
+    )
+
+
+# ---------------------------------------------------------------------------- the object
+
+
+def test_a_second_fit_replaces_the_first():
+    logits, target = sample()
+    scaling = fitted(logits, logits.argmax(1))
+    assert scaling.capped
+    scaling.fit(logits, target)
+    assert not scaling.capped
+    assert scaling.temperature == fitted(logits, target).temperature
+
+
+def test_before_fit():
+    scaling = TemperatureScaling()
+    assert repr(scaling) == "TemperatureScaling(not fitted)"
+    with pytest.raises(RuntimeError, match="fit"):
+        _ = scaling.temperature
+    with pytest.raises(RuntimeError, match="fit"):
+        scaling.transform(torch.zeros(1, 2))
+
+
+def test_repr_tells_a_cap():
+    assert "capped" in repr(fitted(torch.tensor([[1.0, 0.0]]), torch.tensor([0])))
+
+
+def test_bad_input_is_named_and_leaves_the_fit_alone():
+    logits, target = sample()
+    scaling = fitted(logits, target)
+    before = scaling.temperature
+    with pytest.raises(ValueError, match="logits"):
+        scaling.fit(logits * math.nan, target)
+    with pytest.raises(ValueError, match="target"):
+        scaling.fit(logits, target + 5)
+    with pytest.raises(TypeError, match="target"):
+        scaling.fit(logits, target.float())
+    with pytest.raises(ValueError, match="logits"):
+        scaling.transform(logits[0])
+    assert scaling.temperature == before
+
+
+@pytest.mark.cuda
+def test_cuda_agrees_with_cpu():
+    logits, target = sample()
+    scaling = fitted(logits.cuda(), target.cuda())
+    assert scaling.temperature == pytest.approx(fitted(logits, target).temperature, rel=1e-10)
+    assert scaling.transform(logits.cuda()).is_cuda
