@@ -1,0 +1,431 @@
+"""Adversarial inputs: projected gradient ascent, and the robust margin it measures.
+
+The robust margin m_ε = inf over ‖δ‖ <= ε of m(x + δ, y) cannot be computed for a network. An attack
+finds one perturbation, hence an *upper* bound m_att on m_ε, and the chain ECE <= (K-1)Q <=
+(K-1)Q_att <= (K-1)Q_ε stays true for what was measured (THEORY.md section 2).
+
+Gradients are taken with respect to the inputs alone: none is ever computed for a parameter.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ._checks import (
+    check_choice,
+    check_deterministic_model,
+    check_inputs,
+    check_integer,
+    check_logits,
+    check_real,
+    check_target,
+)
+from .margins import NORMS, soft_margin, true_margin
+
+# What an attack climbs. Cross-entropy is softplus(-s) of the soft margin s, so it grows with -s and
+# has the same direction of steepest ascent. But the gradient of -s does not vanish where the model
+# is sure; that of cross-entropy does, in float32, because p_y rounds to 1 from a margin of 17 on.
+OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": lambda logits, target: -soft_margin(logits, target),
+    "margin": lambda logits, target: -true_margin(logits, target),
+}
+
+Clip = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Ball:
+    """The inputs an attack may use: within epsilon of the clean ones, inside the range of pixels.
+
+    Args:
+        centre: (N, ...), the clean inputs: one ball around each.
+        epsilon: radius, >= 0, in input units.
+        norm: "linf" or "l2", over all values of one sample.
+        clip: (low, high), the range of valid inputs, or None where there is none.
+
+    Raises:
+        ValueError, TypeError: ε < 0, an unknown norm, a malformed range, clean inputs that are not
+            finite or lie outside the range.
+
+    Example:
+        >>> ball = Ball(torch.tensor([[0.0, 0.5]]), epsilon=0.1)
+        >>> ball.ascend(ball.centre, torch.tensor([[-3.0, 2.0]]), step_size=0.2)
+        tensor([[0.0000, 0.6000]])
+    """
+
+    centre: Tensor = field(repr=False)
+    epsilon: float
+    norm: str = "linf"
+    clip: Clip = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        check_inputs(self.centre)
+        check_real(self.epsilon, "epsilon", minimum=0.0)
+        check_choice(self.norm, "norm", NORMS)
+        if self.clip is not None:
+            _check_clip(self.clip, self.centre)
+
+    @torch.no_grad()
+    def project(self, point: Tensor) -> Tensor:
+        """Bring points (N, ...) back into the ball and the range, up to the rounding of x + δ."""
+        if self.norm == "linf":
+            point = point.clamp(self.centre - self.epsilon, self.centre + self.epsilon)
+        else:
+            offset = point - self.centre
+            length = _length(offset)
+            point = self.centre + offset * torch.where(
+                length > self.epsilon, self.epsilon / length, 1.0
+            )
+        # The clean input lies in the range, so clipping brings every pixel nearer to it and cannot
+        # leave the ball.
+        return point if self.clip is None else point.clamp(*self.clip)
+
+    @torch.no_grad()
+    def ascend(self, point: Tensor, gradient: Tensor, step_size: float) -> Tensor:
+        """Step from points of the ball along the steepest ascent, and project.
+
+        The direction is sign(g) in L∞ and g / ‖g‖ in L2. A sample whose gradient is zero everywhere
+        (saturated units) moves along a fixed pattern of signs instead, so that it may wake up.
+        """
+        dead = ~gradient.flatten(1).any(1)
+        if dead.any():
+            gradient = torch.where(_per_sample(dead, gradient), _signs_like(gradient), gradient)
+        if self.norm == "linf":
+            direction = gradient.sign()
+        else:
+            if self.clip is not None:
+                # Spend no length on pixels at the border, where the step would be cut off.
+                low, high = self.clip
+                outward = ((point <= low) & (gradient < 0)) | ((point >= high) & (gradient > 0))
+                gradient = gradient.masked_fill(outward, 0.0)
+            # Scale first: the square of a saturated network's gradient, 1e-30, is 0 in float32.
+            largest = _per_sample(gradient.flatten(1).abs().amax(1), gradient)
+            gradient = torch.where(largest > 0, gradient / largest, 0.0)
+            direction = gradient / _length(gradient).clamp_min(1.0)  # 1 or more, unless all are 0
+        return self.project(point + step_size * direction)
+
+
+@dataclass(frozen=True)
+class RobustMargin:
+    """What an attack on the margin found, for N samples.
+
+    Attributes:
+        margin: (N,), in logit units: an upper bound on m_ε, never above the clean margin.
+        adversarial_inputs: like the inputs: where that margin is reached.
+    """
+
+    margin: Tensor
+    adversarial_inputs: Tensor
+
+    def __repr__(self) -> str:
+        mean, low = self.margin.mean().item(), self.margin.min().item()
+        return f"RobustMargin(n={len(self.margin)}, mean margin={mean:.4g}, min margin={low:.4g})"
+
+
+def pgd(
+    model: nn.Module,
+    inputs: Tensor,
+    target: Tensor,
+    epsilon: float,
+    norm: str = "linf",
+    steps: int = 10,
+    step_size: float | None = None,
+    objective: str = "cross_entropy",
+    clip: Clip = (0.0, 1.0),
+) -> Tensor:
+    """Adversarial inputs by projected gradient ascent (Madry et al. 2018, arXiv 1706.06083).
+
+    Starts at the clean input, uses no randomness, and returns the *last* iterate: the attack to
+    train on. One step of size epsilon is the fast gradient sign method (Goodfellow et al. 2015,
+    arXiv 1412.6572). To measure, take `robust_margin`, which keeps the best iterate.
+
+    Args:
+        model: maps inputs to logits (N, K). Its mode, parameters and their gradients are left
+            untouched.
+        inputs: (N, ...), inside `clip`.
+        target: (N,), int64 labels in 0..K-1.
+        epsilon: radius of the ball, >= 0, in input units.
+        norm: "linf" or "l2".
+        steps: number of gradient steps, >= 1; each is one forward and one backward pass.
+        step_size: length of a step in input units, >= 0; None for 2.5 epsilon / steps.
+        objective: "cross_entropy", or "margin" for -m.
+        clip: (low, high), the range of valid inputs, or None where there is none.
+
+    Returns:
+        Like inputs: inside the ball and the range, up to the rounding of x + δ.
+
+    Raises:
+        ValueError, TypeError: ε < 0, steps < 1, step_size < 0, an unknown norm or objective, a
+            malformed range, inputs outside it, NaN or inf logits, BatchNorm or dropout in train
+            mode, wrong shapes or dtypes.
+
+    Example:
+        >>> x, y = torch.tensor([[0.5, 0.5]]), torch.tensor([0])
+        >>> pgd(nn.Identity(), x, y, epsilon=0.1)
+        tensor([[0.4000, 0.6000]])
+    """
+    ball = Ball(inputs, epsilon, norm, clip)
+    check_choice(objective, "objective", OBJECTIVES)
+    _check_steps(steps, step_size)
+    _check_model(model, inputs, target)
+    size = 2.5 * epsilon / steps if step_size is None else step_size
+    point = inputs.detach()
+    for _ in range(steps):
+        gradient, _ = _input_gradient(model, point, lambda z: OBJECTIVES[objective](z, target))
+        point = ball.ascend(point, gradient, size)
+    return point
+
+
+def robust_margin(
+    model: nn.Module,
+    inputs: Tensor,
+    target: Tensor,
+    epsilon: float,
+    norm: str = "linf",
+    steps: int = 10,
+    multi_targeted: bool = False,
+    step_size: float | None = None,
+    clip: Clip = (0.0, 1.0),
+    batch_size: int = 256,
+) -> RobustMargin:
+    """Robust margin m_ε by attack: the lowest true margin found in the ball, an upper bound on m_ε.
+
+    The margin is the least of K-1 gaps z_y - z_j, and its gradient sees only the smallest of them.
+    An attack that follows this gradient stays with the rival class that is nearest at the clean
+    input, even where another class wins at the border: on linear models it may miss half of the
+    drop. So this attack first *scouts*: one full step of length epsilon towards one rival after
+    another, `steps` of them if there are as many, which for a linear model is each rival's exact
+    optimum. Then it *refines* the best of these points by `steps` steps on the margin, of lengths
+    falling linearly from epsilon. `multi_targeted=True` scouts and refines every rival by itself.
+
+    For a linear model without a range the result is exact with `multi_targeted`, and by default up
+    to steps + 1 classes; with more classes an unscouted rival may be missed, which matters where
+    the ball is larger than the gaps.
+
+    The clean input is always a candidate, and the best point ever seen is kept. No randomness.
+
+    Args:
+        model: maps inputs to logits (N, K). Its mode, parameters and their gradients are left
+            untouched.
+        inputs: (N, ...), inside `clip`.
+        target: (N,), int64 labels in 0..K-1.
+        epsilon: radius of the ball, >= 0, in input units; 0 gives the clean margin.
+        norm: "linf" or "l2".
+        steps: most rivals to scout, and number of refining steps, >= 1: at most 2 steps backward
+            and 2 steps + 2 forward passes.
+        multi_targeted: refine each of the K-1 rivals by itself: (K-1)(steps + 1) backward passes.
+        step_size: length of every refining step in input units, >= 0; None for falling lengths.
+        clip: (low, high), the range of valid inputs, or None where there is none.
+        batch_size: samples attacked at a time, >= 1; bounds the memory.
+
+    Returns:
+        RobustMargin(margin (N,), adversarial_inputs like inputs), inside the ball and the range up
+        to the rounding of x + δ.
+
+    Raises:
+        ValueError, TypeError: ε < 0, steps < 1, step_size < 0, batch_size < 1, an unknown norm, a
+            malformed range, inputs outside it, NaN or inf logits, BatchNorm or dropout in train
+            mode, wrong shapes or dtypes.
+
+    Example:
+        >>> x, y = torch.tensor([[0.5, 0.2]]), torch.tensor([0])
+        >>> found = robust_margin(nn.Identity(), x, y, epsilon=0.1)  # 0.3 - 2 * 0.1
+        >>> found.margin, found.adversarial_inputs
+        (tensor([0.1000]), tensor([[0.4000, 0.3000]]))
+    """
+    ball = Ball(inputs, epsilon, norm, clip)
+    _check_steps(steps, step_size)
+    check_integer(batch_size, "batch_size", 1)
+    _check_model(model, inputs, target)
+    if epsilon == 0:
+        return RobustMargin(_margin_at(model, inputs, target), inputs.detach().clone())
+    attack = _attack_every_rival if multi_targeted else _attack
+    parts = [
+        attack(model, Ball(centre, epsilon, norm, clip), label, steps, step_size)
+        for centre, label in zip(
+            ball.centre.detach().split(batch_size), target.split(batch_size), strict=True
+        )
+    ]
+    return RobustMargin(
+        torch.cat([part.margin for part in parts]),
+        torch.cat([part.point for part in parts]),
+    )
+
+
+class _Best:
+    """The lowest margin seen so far for every sample, and where it was seen."""
+
+    def __init__(self, point: Tensor, margin: Tensor):
+        self.point, self.margin = point, margin
+
+    def offer(self, point: Tensor, margin: Tensor) -> None:
+        better = margin < self.margin
+        self.margin = torch.where(better, margin, self.margin)
+        self.point = torch.where(_per_sample(better, point), point, self.point)
+
+
+def _attack(model, ball: Ball, target: Tensor, steps: int, step_size: float | None) -> _Best:
+    """Scout the most promising rivals, then refine the best point found."""
+    scouts = _Scouts(model, ball, target)
+    n_scouts = min(scouts.n_rivals, steps)
+    best = _Best(ball.centre, scouts.clean_margin)
+    for turn in range(n_scouts):
+        point, margin, _ = scouts.send(use_experience=2 * turn >= n_scouts)
+        best.offer(point, margin)
+    sizes = _refining_sizes(ball.epsilon, steps, step_size)
+    _refine(model, ball, target, best.point, sizes, OBJECTIVES["margin"], best)
+    return best
+
+
+def _attack_every_rival(
+    model, ball: Ball, target: Tensor, steps: int, step_size: float | None
+) -> _Best:
+    """Scout and refine each rival class by itself, each on its own gap z_y - z_j."""
+    scouts = _Scouts(model, ball, target)
+    best = _Best(ball.centre, scouts.clean_margin)
+    sizes = _refining_sizes(ball.epsilon, steps, step_size)
+    for _ in range(scouts.n_rivals):
+        point, margin, rival = scouts.send()
+        best.offer(point, margin)
+        _refine(model, ball, target, point, sizes, lambda z, y, j=rival: -_gap_to(z, y, j), best)
+    return best
+
+
+class _Scouts:
+    """Full steps from the clean input, each towards a rival class not yet tried by the sample.
+
+    All steps start at one point, so one forward graph serves every rival.
+    """
+
+    def __init__(self, model: nn.Module, ball: Ball, target: Tensor):
+        self.model, self.ball, self.target = model, ball, target
+        with torch.enable_grad():
+            self.start = ball.centre.clone().requires_grad_()
+            self.gaps = _gaps(model(self.start), target)
+        self.clean_gaps = self.gaps.detach()
+        self.clean_margin = self.clean_gaps.amin(1)
+        self.n_rivals = self.gaps.shape[1] - 1
+        self.tried = torch.zeros_like(self.gaps, dtype=torch.bool)
+        self.seen_change = torch.zeros_like(self.clean_gaps)
+
+    def send(self, use_experience: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Step towards the next rival: (points, their margins, the rivals).
+
+        Rivals are ranked by their gap at the clean input; with experience, by that gap less the
+        largest change of it seen so far, which finds rivals that are far but move fast.
+        """
+        gaps = self.clean_gaps - self.seen_change if use_experience else self.clean_gaps
+        rival = gaps.masked_fill(self.tried, math.inf).argmin(1, keepdim=True)
+        self.tried.scatter_(1, rival, True)
+        climb = -self.gaps.gather(1, rival).sum()
+        (gradient,) = torch.autograd.grad(climb, self.start, retain_graph=True)
+        point = self.ball.ascend(self.ball.centre, gradient, self.ball.epsilon)
+        with torch.no_grad():
+            gaps = _gaps(self.model(point), self.target)
+        change = (gaps - self.clean_gaps).abs().nan_to_num(0.0)  # inf - inf at the true class
+        self.seen_change = torch.maximum(self.seen_change, change)
+        return point, gaps.amin(1), rival
+
+
+def _refine(
+    model: nn.Module,
+    ball: Ball,
+    target: Tensor,
+    point: Tensor,
+    sizes: Sequence[float],
+    objective: Callable[[Tensor, Tensor], Tensor],
+    best: _Best,
+) -> None:
+    """Climb the objective from a point in steps of the given sizes; offer every iterate to best."""
+    for size in sizes:
+        gradient, logits = _input_gradient(model, point, lambda z: objective(z, target))
+        best.offer(point, true_margin(logits, target))
+        point = ball.ascend(point, gradient, size)
+    best.offer(point, _margin_at(model, point, target))
+
+
+def _refining_sizes(epsilon: float, n_steps: int, step_size: float | None) -> list[float]:
+    """Lengths falling linearly from epsilon to epsilon / n_steps, or one constant length."""
+    if step_size is not None:
+        return [step_size] * n_steps
+    return [epsilon * (1 - step / n_steps) for step in range(n_steps)]
+
+
+def _input_gradient(
+    model: nn.Module, point: Tensor, objective: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Every sample's gradient of its own objective with respect to its input, and the logits."""
+    with torch.enable_grad():
+        point = point.detach().requires_grad_()
+        logits = model(point)
+        (gradient,) = torch.autograd.grad(objective(logits).sum(), point)
+    return gradient, logits.detach()
+
+
+def _margin_at(model: nn.Module, point: Tensor, target: Tensor) -> Tensor:
+    with torch.no_grad():
+        return true_margin(model(point), target)
+
+
+def _gaps(logits: Tensor, target: Tensor) -> Tensor:
+    """Gaps z_y - z_j to every class j, inf at j = y; the true margin is the least of them."""
+    check_logits(logits, "model(inputs)")
+    label = target.unsqueeze(1)
+    return (logits.gather(1, label) - logits).scatter(1, label, math.inf)
+
+
+def _gap_to(logits: Tensor, target: Tensor, rival: Tensor) -> Tensor:
+    check_logits(logits, "model(inputs)")
+    return (logits.gather(1, target.unsqueeze(1)) - logits.gather(1, rival)).squeeze(1)
+
+
+def _per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """Reshape (N,) to (N, 1, ..., 1), so that it broadcasts over the values of one sample."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def _length(offset: Tensor) -> Tensor:
+    """L2 length of every sample, shaped (N, 1, ..., 1)."""
+    return _per_sample(offset.flatten(1).norm(dim=1), offset)
+
+
+def _signs_like(gradient: Tensor) -> Tensor:
+    """A fixed pattern of signs, the same for every sample and in every call."""
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, gradient.shape[1:], generator=generator) * 2 - 1
+    return signs.to(gradient).expand_as(gradient)
+
+
+def _check_model(model: nn.Module, inputs: Tensor, target: Tensor) -> None:
+    """Require a model that treats samples one by one, and labels that fit its logits."""
+    check_deterministic_model(model)
+    with torch.no_grad():
+        logits = model(inputs[:1])
+    check_logits(logits, "model(inputs)")
+    check_target(target, len(inputs), logits.shape[1])
+
+
+def _check_steps(steps: int, step_size: float | None) -> None:
+    check_integer(steps, "steps", 1)
+    if step_size is not None:
+        check_real(step_size, "step_size", minimum=0.0)
+
+
+def _check_clip(clip: tuple[float, float], inputs: Tensor) -> None:
+    """Require a range (low, high) with low < high that holds every input."""
+    if not isinstance(clip, tuple | list) or len(clip) != 2:
+        raise TypeError(f"clip must be a pair (low, high) or None, got {clip!r}")
+    for bound in clip:
+        check_real(bound, "clip")
+    low, high = clip
+    if low >= high:
+        raise ValueError(f"clip must have low < high, got {clip!r}")
+    smallest, largest = (v.item() for v in torch.aminmax(inputs.detach()))
+    if smallest < low or largest > high:
+        raise ValueError(
+            f"inputs must lie inside clip={clip!r}, got values from {smallest:.6g} to "
+            f"{largest:.6g}; pass the right range, or clip=None where there is none"
+        )
