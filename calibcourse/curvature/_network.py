@@ -60,15 +60,18 @@ def evaluate(model: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def precise_logits(model: nn.Module, inputs: Tensor, logits: Tensor) -> Tensor:
-    """The logits for use in a softmax: in float64 where their own rounding would show.
+    """The logits for use in a softmax: float64, and computed in float64 where rounding would show.
 
     A logit z is rounded by about |z| times the machine epsilon, and e^z inherits that as a
     *relative* error: in float32 with |z| near 200, 1e-5. No formula downstream can repair it, so
     large logits are computed once more in float64, without a graph.
     """
-    largest = float(logits.detach().abs().max())
-    if largest * torch.finfo(logits.dtype).eps <= LOGIT_ERROR or logits.device.type == "mps":
-        return logits.detach()  # MPS devices have no float64
+    logits = logits.detach()
+    if logits.device.type == "mps":  # such devices have no float64
+        return logits
+    largest = float(logits.abs().max())
+    if largest * torch.finfo(logits.dtype).eps <= LOGIT_ERROR:
+        return logits.double()
     tensors = {
         name: value.detach().double() if value.is_floating_point() else value
         for name, value in [*model.named_parameters(), *model.named_buffers()]
@@ -84,7 +87,7 @@ def precise_logits(model: nn.Module, inputs: Tensor, logits: Tensor) -> Tensor:
             RuntimeWarning,
             stacklevel=2,
         )
-        return logits.detach()
+        return logits.double()
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:

@@ -92,15 +92,11 @@ class _Call:
 def _grams(model: nn.Module, parameters: dict[str, nn.Parameter], inputs: Tensor) -> Tensor:
     with torch.enable_grad(), _recorded_linear_calls(model) as calls:
         logits = evaluate(model, inputs)
-    calls = _factorising(calls, logits, len(inputs))
-    grams = logits.new_zeros(len(inputs), logits.shape[1], logits.shape[1])
-    if calls:
-        grams += _factorised_share(calls, logits)
+        calls = _factorising(calls, logits, len(inputs))
+        grams = _factorised_share(calls, logits)
     done = {id(p) for call in calls for p in call.module.parameters()}
     rest = {name: p.detach() for name, p in parameters.items() if id(p) not in done}
-    if rest:
-        grams += _generic_share(model, rest, inputs)
-    return grams
+    return grams + _generic_share(model, rest, inputs) if rest else grams
 
 
 @contextmanager
@@ -164,21 +160,24 @@ def _uses(logits: Tensor) -> Counter[int]:
 
 def _factorised_share(calls: list[_Call], logits: Tensor) -> Tensor:
     """Σ over layers of (B Bᵀ)(‖a‖² + 1); a frozen weight or bias loses its term."""
+    n_samples, n_classes = logits.shape
+    share = logits.new_zeros(n_samples, n_classes, n_classes)
+    if not calls:
+        return share
     edges = [call.output for call in calls]
     rows = [
         torch.autograd.grad(logits[:, k].sum(), edges, retain_graph=True, materialize_grads=True)
-        for k in range(logits.shape[1])
+        for k in range(n_classes)
     ]
-    share = 0
     for call, *per_class in zip(calls, *rows, strict=True):
-        backward = torch.stack(per_class, dim=1)  # (N, K, width)
+        backward = torch.stack(per_class, dim=1)  # B: (N, K, width)
         weight, bias = call.module.weight, call.module.bias
         scale = torch.zeros_like(call.features[:, 0])
         if weight.requires_grad:
             scale += call.features.square().sum(1)
         if bias is not None and bias.requires_grad:
             scale += 1
-        share = share + (backward @ backward.mT) * scale[:, None, None]
+        share += (backward @ backward.mT) * scale[:, None, None]
     return share
 
 

@@ -64,10 +64,12 @@ def top_eigenpair(
     Args:
         operator: anything with `matvec`, `shape`, `dtype` and `device`; wrap a matrix in
             `MatrixOperator`.
-        v0: (d,), a guess, such as the eigenvector of the previous checkpoint. Noise of 0.3 times
-            its norm is added, so that an eigenvalue that has overtaken is seen even from an exact
-            eigenvector. Isotropic noise lies almost wholly where a curvature matrix is nearly 0,
-            and one product removes that, so it costs next to nothing. None starts at random.
+        v0: (d,), a guess, such as the eigenvector of the previous checkpoint; None starts at
+            random. Noise of 0.3 times its norm is added: from an exact eigenvector the first
+            residual is 0, and an eigenvalue that has overtaken it would never be seen. Isotropic
+            noise lies almost wholly where a curvature matrix is nearly 0, and one product removes
+            that, so it costs next to nothing. (It reaches any one direction with 0.3/√d only:
+            where the start may be an exact eigenvector, a cold start is the safe check.)
         tol: stop at ‖A v - λ v‖ ≤ tol·|λ|.
         max_matvecs: stop after this many products in any case.
         seed: of the noise; the global random state is neither read nor changed.

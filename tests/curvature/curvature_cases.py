@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from calibcourse.models import mlp, resnet20, small_cnn
+from calibcourse.models import mlp, resnet20
 
 N_SAMPLES, N_CLASSES = 7, 4
 
@@ -53,6 +53,18 @@ def in_place_activation() -> nn.Module:
     return nn.Sequential(nn.Flatten(), *layers)
 
 
+def small_convolution() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+        nn.Tanh(),
+        nn.Linear(5, N_CLASSES),
+    )
+
+
 def parametrised() -> nn.Module:
     """The layer's weight is computed from the parameter, so that it is no parameter itself."""
     linear = nn.Linear(6, 5)
@@ -90,7 +102,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, N_CLASSES)), (1, 2, 3)),
     "mlp_tanh": (lambda: mlp((1, 2, 3), hidden=(6, 5), n_classes=N_CLASSES), (1, 2, 3)),
     "mlp_gelu": (lambda: mlp((1, 2, 3), (7,), N_CLASSES, "gelu", seed=1), (1, 2, 3)),
-    "cnn": (lambda: small_cnn((1, 8, 8), channels=(2, 3), n_classes=N_CLASSES), (1, 8, 8)),
+    "cnn": (small_convolution, (1, 4, 4)),
     "batch_norm": (batch_norm_cnn, (1, 4, 4)),
     "tied_weights": (TiedWeights, (1, 2, 3)),
     "sequence": (Sequence, (1, 2, 3)),
