@@ -260,6 +260,13 @@ def test_named_mistake_is_recognised_in_another_style(exercise, index):
     assert exercise.evaluate(styles[index]).diagnosis == exercise.wrong[index].diagnosis
 
 
+def test_answer_that_drifts_after_the_cases_is_not_correct(exercise):
+    factors = iter([1.0] * len(exercise.cases) + [float(n) for n in range(2, 20)])
+    feedback = exercise.evaluate(lambda v, s: my_scores(v * next(factors), s))
+    assert feedback.outcome is Outcome.INCORRECT
+    assert "Two calls with the same input" in feedback.diagnosis
+
+
 def test_unknown_mistake_gets_no_diagnosis(exercise):
     feedback = exercise.evaluate(lambda v, s: (v.sum() * s + 1, v * s))
     assert feedback.outcome is Outcome.INCORRECT and feedback.diagnosis is None

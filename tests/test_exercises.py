@@ -271,6 +271,22 @@ def test_mistakes_in_other_words_get_the_same_diagnosis(exercise, answer, name):
     assert exercise.evaluate(answer).diagnosis == expected
 
 
+def test_shift_is_what_gives_a_sigmoid_away():
+    wrong = next(wrong for wrong in lesson_01.ece.wrong if wrong.name == "sigmoid")
+    feedback = repr(lesson_01.ece.evaluate(wrong.function))
+    assert "shifted logits" in feedback and "Adding a constant" in feedback
+
+
+def test_useless_logits_may_not_differ_between_images():
+    def answer(target, n_classes):
+        logits = lesson_01.my_useless_logits(target, n_classes)
+        rarest = logits[0].argmin()
+        logits[::2, rarest] -= 1e-2  # confidence and accuracy hardly notice
+        return logits
+
+    assert "Every image gets the same logits" in repr(lesson_01.useless.evaluate(answer))
+
+
 def test_reference_of_ece_agrees_with_an_independent_library():
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(400, 7, generator=generator)

@@ -248,17 +248,21 @@ def _ece_of_gaps(finish):
     return wrong
 
 
-def _ece_without_softmax(logits, target, n_bins):
-    score, prediction = logits.max(dim=1)
-    gap = torch.bincount(_index(score, n_bins), score - (prediction == target).float(), n_bins)
-    return gap.abs().sum() / len(target)
+def _ece_of_scores(score_of):
+    """ECE as in the reference, except for the score that is taken for the confidence."""
+
+    def wrong(logits, target, n_bins):
+        score = score_of(logits)
+        correct = (logits.argmax(dim=1) == target).float()
+        gap = torch.bincount(_index(score, n_bins), score - correct, n_bins)
+        return gap.abs().sum() / len(target)
+
+    return wrong
 
 
 def _ece_of_true_class(logits, target, n_bins):
     confidence = logits.softmax(dim=1).gather(1, target[:, None]).squeeze(1)
-    correct = (logits.argmax(dim=1) == target).float()
-    gap = torch.bincount(_index(confidence, n_bins), confidence - correct, n_bins)
-    return gap.abs().sum() / len(target)
+    return _ece_of_scores(lambda _: confidence)(logits, target, n_bins)
 
 
 def _ece_of_images(logits, target, n_bins):
@@ -423,9 +427,15 @@ ece = Exercise(
         ),
         WrongSolution(
             "no softmax",
-            _ece_without_softmax,
+            _ece_of_scores(lambda logits: logits.amax(dim=1)),
             "You take logits for probabilities. A logit may be 12 or −3: confidence is the "
             "largest probability.",
+        ),
+        WrongSolution(
+            "sigmoid",
+            _ece_of_scores(lambda logits: logits.amax(dim=1).sigmoid()),
+            "You apply a sigmoid to the largest logit. That is softmax only for two classes, one "
+            "of them with logit 0. In general the other logits matter as well.",
         ),
         WrongSolution(
             "confidence of the true class",

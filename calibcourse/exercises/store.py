@@ -21,6 +21,10 @@ VERSION = 1
 OUTCOMES = ("not attempted", "your code raised", "incorrect", "correct")  # from worst to best
 _MAX_BYTES = 1_000_000
 _LOCK_SECONDS = 5.0
+_NOT_WRITABLE = (
+    "Progress not saved: its file cannot be written. Your result stands; to save, set "
+    "CALIBCOURSE_PROGRESS to a file that can."
+)
 
 
 class UnreadableProgress(Exception):
@@ -129,6 +133,9 @@ def _update(key: str, change: Callable[[Record], Record]) -> str | None:
         if path == Path(os.devnull):
             return None
         path = path.resolve()  # replace a link's target, not the link
+        # Writing replaces what has the name: never a folder, a pipe or a device.
+        if path.exists() and not path.is_file():
+            return _NOT_WRITABLE
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
             records, note = _load_or_set_aside(path)
@@ -141,10 +148,7 @@ def _update(key: str, change: Callable[[Record], Record]) -> str | None:
     except Timeout:
         return "Progress not saved: another program holds the progress file."
     except (OSError, RuntimeError):  # the latter: no home folder, a loop of links, no locks
-        return (
-            "Progress not saved: its file cannot be written. Your result stands; to save, set "
-            "CALIBCOURSE_PROGRESS to a file that can."
-        )
+        return _NOT_WRITABLE
 
 
 def _load_or_set_aside(path: Path) -> tuple[dict[str, Record], str | None]:
@@ -153,8 +157,6 @@ def _load_or_set_aside(path: Path) -> tuple[dict[str, Record], str | None]:
     except NewerProgress:
         raise
     except UnreadableProgress as problem:
-        if not path.is_file():  # a folder or a device is nobody's progress: leave it alone
-            raise OSError(str(problem)) from None
         aside = next(name for name in _asides(path) if not name.exists())
         os.replace(path, aside)
         return {}, f"The progress file was unreadable ({problem}); it is kept as {aside.name}."
