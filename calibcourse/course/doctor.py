@@ -130,9 +130,9 @@ def torchvision_finding(
     reinstall = "uninstall torch and torchvision, then install both in one command"
     torch_release = Version(torch_version)
     # torchvision 0.N was released with torch 2.(N - 15).
-    partner = f"0.{torch_release.minor + 15}"
-    if torch_release.major == 2 and not version.startswith(f"{partner}."):
-        detail = f"{version} beside torch {torch_version}, which belongs with {partner}"
+    partner = 0, torch_release.minor + 15
+    if torch_release.major == 2 and Version(version).release[:2] != partner:
+        detail = f"{version} beside torch {torch_version}, which belongs with 0.{partner[1]}"
         return Finding("torchvision", WARN, detail, reinstall)
     if not has_operators:
         detail = f"{version} is another build than torch {torch_version}: data sets work, nms not"
