@@ -26,9 +26,9 @@ from ._checks import (
     check_real,
 )
 
-# Logits per block: three float32 working arrays of a block stay in a processor's cache. A GPU wants
-# fewer, larger launches.
-_BLOCK_SIZE = {"cpu": 1 << 19}
+# Logits per block: small enough for three float32 working arrays to stay in a processor's cache,
+# large enough for its threads to meet seldom. A GPU wants fewer, larger launches.
+_BLOCK_SIZE = {"cpu": 1 << 20}
 _BLOCK_SIZE_ACCELERATOR = 1 << 25
 
 # smooth_calibration_error: cells of the grid that carries the gaps, and halvings of [0, 1], after
@@ -206,7 +206,7 @@ def mean_misconfidence(logits: Tensor, target: Tensor | None = None) -> Tensor:
         tensor(1.9287e-22, dtype=torch.float64)
     """
     check_logits(logits)
-    rests = (_rest(shifted)[0].double() for shifted, _ in _blocks(logits))
+    rests = (_rest(shifted)[0] for shifted, _ in _blocks(logits))
     return _mean(rest / (1 + rest) for rest in rests)
 
 
@@ -599,22 +599,24 @@ def _blocks(logits: Tensor, dtype: torch.dtype | None = None) -> Iterator[tuple[
     for start in range(0, n_samples, n_rows):
         rows = slice(start, min(start + n_rows, n_samples))
         shifted = logits.new_empty(n_classes, rows.stop - rows.start, dtype=dtype)
-        shifted.copy_(logits.detach()[rows].t())
+        # Transposes by arithmetic: twice as fast as copy_, and exact.
+        torch.sub(logits.detach()[rows].t().to(dtype), 0, out=shifted)
         shifted -= shifted.amax(0)
         yield shifted, rows
 
 
 def _rest(shifted: Tensor) -> tuple[Tensor, Tensor]:
-    """s = Σ_{j≠ŷ} e^{z_j − z_ŷ} of each sample, so that c = 1/(1+s); and where the top may be tied.
+    """s = Σ_{j≠ŷ} e^{z_j − z_ŷ} of each sample, float64, so that c = 1/(1+s); and its whole part.
 
     The top class contributes e^0 = 1 exactly and every other class at most that: its part is the
-    whole number, taken away before anything is added to it.
+    whole number, taken away before anything is added to it. What remains of whole numbers counts
+    the classes that tie with the top, or differ from it by less than exp can tell.
     """
     weights = shifted.exp()
-    top = weights.floor()
-    weights -= top
-    n_top = top.sum(0)
-    return _sum_over_classes(weights).add_(n_top - 1), n_top > 1
+    whole = weights.floor()
+    weights -= whole
+    n_tied = whole.sum(0).sub_(1)
+    return _sum_over_classes(weights).double().add_(n_tied), n_tied
 
 
 def _sum_over_classes(terms: Tensor) -> Tensor:
@@ -636,14 +638,14 @@ def _at_label(values: Tensor, target: Tensor) -> Tensor:
     return values.gather(0, target[None])[0]
 
 
-def _is_correct(shifted: Tensor, target: Tensor, tied: Tensor) -> Tensor:
+def _is_correct(shifted: Tensor, target: Tensor, n_tied: Tensor) -> Tensor:
     """Whether the label is the lowest index that attains the maximum.
 
     The comparison is by value, since which index argmax reports among ties is each device's affair.
     """
     correct = _at_label(shifted, target) == 0
-    doubtful = (correct & tied).nonzero()[:, 0]
-    if len(doubtful):
+    if n_tied.any():
+        doubtful = (correct & (n_tied > 0)).nonzero()[:, 0]
         n_classes = len(shifted)
         index = torch.arange(n_classes, device=shifted.device)[:, None]
         lowest = torch.where(shifted[:, doubtful] == 0, index, n_classes).amin(0)
@@ -657,11 +659,10 @@ def _scores(logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor, Te
     The gap is float64, so that c and 1 − c add up to 1 also for float32 logits.
     """
     for shifted, rows in _blocks(logits):
-        rest, tied = _rest(shifted)
-        correct = _is_correct(shifted, target[rows], tied)
-        rest = rest.double()
+        rest, n_tied = _rest(shifted)
+        correct = _is_correct(shifted, target[rows], n_tied)
         confidence = 1 / (1 + rest)
-        gap = torch.where(correct, rest * confidence, -confidence)
+        gap = torch.where(correct, rest, -1).mul_(confidence)
         yield confidence.to(shifted.dtype), gap, correct
 
 
