@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from .reproduce.cli import add_arguments as add_reproduce_arguments
+
     parser = argparse.ArgumentParser(
         prog="calibcourse",
         description="Too sharp, too sure: tools of the course.",
@@ -73,6 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--ref", help="branch, tag or commit")
     publish.add_argument("--undo", action="store_true", help="take the address out again")
     publish.set_defaults(run=_publish)
+
+    reproduce = commands.add_parser("reproduce", help="run the sweep behind a figure or a table")
+    add_reproduce_arguments(reproduce)
+    reproduce.set_defaults(run=_reproduce)
     return parser
 
 
@@ -120,6 +126,12 @@ def _publish(options: argparse.Namespace) -> int:
         raise ValueError("either both --repo URL and --ref REF, or --undo alone")
     print(*changed or ["nothing to change"], sep="\n")
     return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from .reproduce.cli import run
+
+    return run(options)
 
 
 def _course_folder() -> Path:

@@ -200,10 +200,22 @@ FIGURES = {
         ("sharpness", "batch_sharpness", "train_ece", "train_kce", "test_ece", "test_kce"),
         "Every quantity, every optimizer",
     ),
+    # Not a figure of the paper: what lesson 03's explorer moves through.
+    "edge_of_stability": Figure(
+        ("gd",),
+        ("sharpness", "train_loss"),
+        "Gradient descent: sharpness climbs to 2/lr, hovers, and falls",
+    ),
     "table1": Figure(
         FIVE,
         ("sharpness", "train_ece"),
         "Correlation of calibration error with sharpness along training",
+    ),
+    # The union of the runs above; with its folder every one of them is only drawn, not run.
+    "all": Figure(
+        (*FIVE, "bulk_sgd"),
+        ("sharpness", "train_ece", "test_ece"),
+        "The whole sweep",
     ),
 }
 
