@@ -86,12 +86,13 @@ def test_figures_share_their_runs():
     table = {run.key for run in plan("table1")}
     assert {run.key for run in plan("figure1")} < table
     assert {run.key for run in plan("figure2")} == table
+    assert {run.key for run in plan("all")} == table | {run.key for run in plan("figure3")}
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (dict(figure="figure9"), "figure must be one of figure1, .*table1; got 'figure9'"),
+        (dict(figure="figure9"), "figure must be one of all, .*table1; got 'figure9'"),
         (dict(figure="table1", profile="slow"), "profile must be one of full, quick"),
         (dict(figure="table1", dataset="mnits"), "dataset must be one of .*mnist; got 'mnits'"),
         (dict(figure="table1", seeds=[]), "seeds"),

@@ -14,7 +14,9 @@ from .runner import SweepError, executor_for, sweep
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the subcommand to its parser."""
-    parser.add_argument("figure", choices=FIGURES, help="which figure or table of the paper")
+    parser.add_argument(
+        "figure", choices=FIGURES, help="of the paper; all: the runs of all of them"
+    )
     parser.add_argument(
         "--profile",
         choices=PROFILES,
