@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 
-from calibcourse.exercises import all_exercises, lesson_00, lesson_01
+from calibcourse.exercises import all_exercises, lesson_00, lesson_01, lesson_02
 from calibcourse.exercises.framework import Exercise, Outcome
 
 EXERCISES = all_exercises()
@@ -200,6 +200,37 @@ def temperature_by_scipy(logits, target):
     return math.exp(minimize_scalar(nll, bounds=(-5, 5), method="bounded").x)
 
 
+def margin_of_log_probabilities(logits, target):
+    log_p = logits.double().log_softmax(1)  # differences of logits and of log p are the same
+    is_true = F.one_hot(target, logits.shape[1]).bool()
+    return log_p[is_true] - log_p.masked_fill(is_true, -1e9).amax(1)
+
+
+def band_by_rivals(margin, n_classes):
+    """One row of logits with a single rival, one with all rivals level: 1 - p_y of each."""
+    sides = []
+    for rivals in (1, n_classes - 1):
+        logits = torch.cat([margin[:, None], torch.zeros(len(margin), rivals)], 1)
+        sides.append(1 - logits.double().softmax(1)[:, 0])
+    return torch.stack(sides)
+
+
+def log_q_by_pairs(margin):
+    return np.logaddexp.reduce(-margin.double().numpy()) - np.log(len(margin))
+
+
+def pgd_step_range_first(point, gradient, clean, step_size, epsilon):
+    # The clean image is in both, so in each pixel the order of the two intervals does not matter.
+    moved = (point - step_size * gradient.sign()).clamp(0, 1)
+    return clean + (moved - clean).clamp(-epsilon, epsilon)
+
+
+def pgd_step_by_bounds(point, gradient, clean, step_size, epsilon):
+    moved = point.numpy() - step_size * np.sign(gradient.numpy())
+    lowest, highest = clean.numpy() - epsilon, clean.numpy() + epsilon
+    return np.clip(moved, np.maximum(lowest, 0), np.minimum(highest, 1))
+
+
 @pytest.mark.parametrize(
     ("exercise", "answer"),
     [
@@ -214,6 +245,11 @@ def temperature_by_scipy(logits, target):
         (lesson_01.temperature, temperature_by_grid),
         (lesson_01.temperature, temperature_by_optimiser),
         (lesson_01.temperature, temperature_by_scipy),
+        (lesson_02.margin, margin_of_log_probabilities),
+        (lesson_02.band, band_by_rivals),
+        (lesson_02.log_q, log_q_by_pairs),
+        (lesson_02.pgd_step, pgd_step_range_first),
+        (lesson_02.pgd_step, pgd_step_by_bounds),
     ],
 )
 def test_right_answers_of_other_kinds_are_correct(exercise, answer):
@@ -264,6 +300,22 @@ def temperature_of_least_ece(logits, target):
         (lesson_01.useless, lambda y, k: torch.full((len(y), k), 3.0), "uniform logits"),
         (lesson_01.temperature, temperature_of_least_ece, "least ECE"),
         (lesson_01.temperature, lambda z, y: 1 / temperature_by_scipy(z, y), "the inverse"),
+        (
+            lesson_02.margin,
+            lambda z, y: [float(row[k] - max(row)) for row, k in zip(z, y, strict=True)],
+            "true class among the rivals",
+        ),
+        (
+            lesson_02.band,
+            lambda m, k: (torch.sigmoid(-m), torch.sigmoid(math.log(k) - m)),
+            "K instead of K − 1",
+        ),
+        (lesson_02.log_q, lambda m: np.log(np.mean(np.exp(-m.numpy()))), "exp first"),
+        (
+            lesson_02.pgd_step,
+            lambda x, g, c, step, e: torch.clamp(x - step * g.sign(), c - e, c + e),
+            "[0, 1] forgotten",
+        ),
     ],
 )
 def test_mistakes_in_other_words_get_the_same_diagnosis(exercise, answer, name):
