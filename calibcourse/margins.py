@@ -298,9 +298,10 @@ def _true_margin(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _soft_margin(logits: Tensor, target: Tensor) -> Tensor:
+    # Differences first: the logarithm of K - 1 would be rounded away next to a large common shift.
     label = target.unsqueeze(1)
-    rivals = logits.scatter(1, label, -math.inf).logsumexp(1)
-    return logits.gather(1, label).squeeze(1) - rivals
+    leads = logits - logits.gather(1, label)
+    return -leads.scatter(1, label, -math.inf).logsumexp(1)
 
 
 def _check_margin(margin: Tensor) -> None:
