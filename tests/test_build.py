@@ -6,10 +6,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from calibcourse.course import build as build_module
 from calibcourse.course.build import (
     WIDGET_VIEW,
     build,
     check,
+    kernel_environment,
     notebook_text,
     read_notebook,
     write_all,
@@ -217,6 +219,12 @@ def test_a_second_build_changes_no_byte(built_course, snapshot, monkeypatch, tmp
     build(built_course, jobs=2, log=lines.append)
     assert snapshot(built_course) == first
     assert not progress.exists()
+
+
+def test_kernels_at_a_time_share_the_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(build_module, "available_cores", lambda: 8)
+    threads = [kernel_environment(tmp_path, n).get("OMP_NUM_THREADS") for n in (1, 2, 4, 16)]
+    assert threads == [None, "4", "2", "1"]
 
 
 def test_a_failing_cell_is_named_and_leaves_the_old_notebooks(built_course, snapshot):

@@ -78,7 +78,7 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_TIMEOUT = 600  # seconds
 
 
-def kernel_environment(scratch: Path) -> dict[str, str]:
+def kernel_environment(scratch: Path, kernels: int = 1) -> dict[str, str]:
     """Environment of a kernel that builds or tests a notebook, beside what is found.
 
     Short runs, no progress bars, the notebook's own picture format, and neither the learner's
@@ -86,8 +86,12 @@ def kernel_environment(scratch: Path) -> dict[str, str]:
 
     Args:
         scratch: a temporary folder.
+        kernels: how many run at a time. They share the cores: threads that wait for a core which
+            another kernel holds make a lesson ten times slower, not two.
     """
-    return {
+    threads = max(1, available_cores() // kernels)
+    shared = {} if kernels == 1 else {"OMP_NUM_THREADS": str(threads)}
+    return shared | {
         "CALIBCOURSE_PROFILE": "quick",
         "CALIBCOURSE_PROGRESS": str(scratch / "progress.json"),
         "IPYTHONDIR": str(scratch / "ipython"),
@@ -96,13 +100,21 @@ def kernel_environment(scratch: Path) -> dict[str, str]:
     }
 
 
-def execute(notebook: NotebookNode, folder: Path, name: str) -> Measured:
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def execute(notebook: NotebookNode, folder: Path, name: str, kernels: int = 1) -> Measured:
     """Run a notebook in its folder and store the outputs in it.
 
     Args:
         notebook: changed in place.
         folder: the kernel's working folder.
         name: the notebook, for the message.
+        kernels: how many notebooks run at a time.
 
     Returns:
         Seconds and peak memory.
@@ -120,7 +132,7 @@ def execute(notebook: NotebookNode, folder: Path, name: str) -> Measured:
         resources={"metadata": {"path": str(folder)}},
     )
     with tempfile.TemporaryDirectory() as scratch:
-        environment = os.environ | kernel_environment(Path(scratch))
+        environment = os.environ | kernel_environment(Path(scratch), kernels)
         with client.setup_kernel(env=environment):
             start = time.perf_counter()
             for index, cell in enumerate(notebook.cells):
@@ -140,8 +152,7 @@ def execute(notebook: NotebookNode, folder: Path, name: str) -> Measured:
             # JupyterLab shows "Error displaying widget" for a view whose model is gone; without
             # the view it shows the text.
             output.get("data", {}).pop(WIDGET_VIEW, None)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Measured(5 * math.ceil(seconds / 5), math.ceil(peak * 10) / 10, cores)
+    return Measured(5 * math.ceil(seconds / 5), math.ceil(peak * 10) / 10, available_cores())
 
 
 def _peak_memory_gb(pid: int) -> float:
@@ -180,19 +191,19 @@ def build(
     for source in sources:  # every source is read before any is run
         render(source, LESSON)
     with ThreadPoolExecutor(jobs) as pool:
-        for lines in pool.map(lambda source: _build_lesson(source, address), sources):
+        for lines in pool.map(lambda source: _build_lesson(source, address, jobs), sources):
             for line in lines:
                 log(line)
 
 
-def _build_lesson(source: Path, address: Address | None) -> list[str]:
+def _build_lesson(source: Path, address: Address | None, jobs: int) -> list[str]:
     texts, lines = {}, []
     for kind in (LESSON, SOLUTION):
         path = notebook_path(source, kind)
         path.parent.mkdir(exist_ok=True)
         name = f"{kind}/{path.name}"
         executed = render(source, kind)
-        measured = execute(executed, path.parent, name)
+        measured = execute(executed, path.parent, name, jobs)
         if path.exists():
             measured = measured.steadied(stored_measurement(read_notebook(path)))
         texts[path] = notebook_text(with_outputs(render(source, kind, address, measured), executed))

@@ -56,7 +56,8 @@ def pytest_runtest_setup(item: pytest.Item):
 
     scratch = item.config.stash[_SCRATCH] / hashlib.sha256(bytes(item.path)).hexdigest()
     scratch.mkdir(exist_ok=True)
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in kernel_environment(scratch).items():
+        for name, value in kernel_environment(scratch, workers).items():
             patch.setenv(name, value)
         return (yield)
