@@ -320,7 +320,8 @@ class _Scouts:
         gaps = self.clean_gaps - self.seen_change if use_experience else self.clean_gaps
         rival = gaps.masked_fill(self.tried, math.inf).argmin(1, keepdim=True)
         self.tried.scatter_(1, rival, True)
-        climb = -self.gaps.gather(1, rival).sum()
+        with torch.enable_grad():
+            climb = -self.gaps.gather(1, rival).sum()
         (gradient,) = torch.autograd.grad(climb, self.start, retain_graph=True)
         point = self.ball.ascend(self.ball.centre, gradient, self.ball.epsilon)
         with torch.no_grad():

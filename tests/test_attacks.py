@@ -1,0 +1,512 @@
+"""Attacks: exact on linear models, like a plain attack written here, without side effects."""
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from calibcourse.attacks import Ball, RobustMargin, pgd, robust_margin
+from calibcourse.margins import linear_robust_margin, true_margin
+from calibcourse.models import mlp, small_cnn
+
+NORMS = ("linf", "l2")
+
+
+def linear_case(n_classes, dimension, seed, n_samples=60, reach=1.0, dtype=torch.float64):
+    """A random linear model, inputs, labels, and radii in both norms.
+
+    With radius epsilon, the largest possible drop of a margin is `reach` times the mean margin.
+    """
+    generator = torch.Generator().manual_seed(1000 * n_classes + 10 * dimension + seed)
+    model = nn.Linear(dimension, n_classes).to(dtype).requires_grad_(False)
+    model.weight.normal_(0, dimension**-0.5, generator=generator)
+    model.bias.normal_(0, 0.3 * seed, generator=generator)
+    inputs = torch.randn(n_samples, dimension, generator=generator, dtype=dtype)
+    predicted = model(inputs).argmax(1)
+    target = torch.randint(n_classes, (n_samples,), generator=generator)
+    target = torch.where(torch.arange(n_samples) % 4 == 0, target, predicted)  # a quarter by chance
+    size = true_margin(model(inputs), predicted).mean().item()
+    epsilon = {norm: reach * size / largest_drop(model, 1.0, norm).max().item() for norm in NORMS}
+    return model, inputs, target, epsilon
+
+
+def largest_drop(model, epsilon, norm):
+    """ε max_j ‖w_y - w_j‖_* for every class y: no margin can fall by more."""
+    p = {"linf": 1, "l2": 2}[norm]
+    return epsilon * torch.cdist(model.weight, model.weight, p=p).amax(1)
+
+
+def perturbation_size(perturbation, norm):
+    flat = perturbation.flatten(1)
+    return flat.abs().amax(1) if norm == "linf" else flat.norm(dim=1)
+
+
+def trained_mlp(steps=60):
+    """A small network that has learned something, so that its margins are not all alike."""
+    torch.manual_seed(0)
+    inputs, teacher = torch.rand(64, 1, 6, 6), torch.randn(36, 5)
+    target = (inputs.flatten(1) @ teacher).argmax(1)
+    model = mlp((1, 6, 6), hidden=(32,), n_classes=5)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(model(inputs), target).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return model, inputs, target
+
+
+# ---------------------------------------------------------------------------- the ball
+
+
+@st.composite
+def ball_and_point(draw):
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
+    shape = draw(st.sampled_from([(3, 2), (2, 1, 4, 4), (1, 50)]))
+    clip = draw(st.sampled_from([None, (0.0, 1.0), (-0.5, 2.0)]))
+    centre = torch.rand(shape, generator=generator, dtype=torch.float64)
+    if draw(st.booleans()):
+        centre = centre.round()  # every pixel at the border
+    ball = Ball(centre, draw(st.floats(0, 3)), draw(st.sampled_from(NORMS)), clip)
+    return ball, torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def assert_inside(ball, point):
+    # x + δ is rounded: 1e-15 per pixel for values near 1.
+    assert (perturbation_size(point - ball.centre, ball.norm) <= ball.epsilon + 1e-14).all()
+    if ball.clip is not None:
+        assert point.min() >= ball.clip[0] and point.max() <= ball.clip[1]
+
+
+@settings(max_examples=80)
+@given(ball_and_point())
+def test_projection_lands_inside_and_leaves_the_inside_alone(case):
+    ball, direction = case
+    point = ball.project(ball.centre + 10 * direction)
+    assert_inside(ball, point)
+    torch.testing.assert_close(ball.project(point), point, rtol=0, atol=1e-14)
+
+
+@settings(max_examples=80)
+@given(ball_and_point(), st.floats(0, 5))
+def test_a_step_stays_inside_and_does_not_descend(case, step_size):
+    ball, gradient = case
+    point = ball.ascend(ball.centre, gradient, step_size)
+    assert_inside(ball, point)
+    # From the centre every pixel moves along its gradient or not at all.
+    assert ((point - ball.centre) * gradient >= 0).all()
+
+
+def test_projection_onto_an_l2_ball_keeps_the_direction():
+    ball = Ball(torch.zeros(2, 2), 1.0, "l2", clip=None)
+    found = ball.project(torch.tensor([[3.0, 4.0], [0.3, 0.4]]))
+    torch.testing.assert_close(found, torch.tensor([[0.6, 0.8], [0.3, 0.4]]))
+
+
+def test_an_l2_step_spends_no_length_where_it_would_be_cut_off():
+    ball = Ball(torch.tensor([[0.0, 0.5]]), 0.2, "l2")
+    found = ball.ascend(ball.centre, torch.tensor([[-100.0, 1.0]]), 0.2)
+    torch.testing.assert_close(found, torch.tensor([[0.0, 0.7]]))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1.0, 1e30])
+def test_a_step_has_its_length_whatever_the_size_of_the_gradient(norm, scale):
+    gradient = scale * torch.tensor([[0.6, -0.8], [0.6, -0.8]])
+    ball = Ball(torch.full((2, 2), 0.5), 0.25, norm)
+    moved = ball.ascend(ball.centre, gradient, 0.1) - ball.centre
+    torch.testing.assert_close(perturbation_size(moved, norm), torch.tensor([0.1, 0.1]))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_dead_gradient_moves_all_the_same_and_always_alike(norm):
+    ball = Ball(torch.full((3, 4), 0.5), 0.25, norm)
+    gradient = torch.zeros(3, 4)
+    gradient[1, 0] = 1.0
+    moved = ball.ascend(ball.centre, gradient, 0.1) - ball.centre
+    assert moved[0].abs().max() > 0 and torch.equal(moved[0], moved[2])
+    assert torch.equal(moved, ball.ascend(ball.centre, gradient, 0.1) - ball.centre)
+    torch.testing.assert_close(moved[1], torch.tensor([0.1, 0.0, 0.0, 0.0]))
+
+
+# ---------------------------------------------------------------------------- pgd
+
+
+def plain_attack(model, inputs, target, epsilon, norm, steps, step_size):
+    """Madry's attack, written straight from its definition on the cross-entropy, in float64."""
+    point = inputs
+    for _ in range(steps):
+        point = point.detach().requires_grad_()
+        loss = F.cross_entropy(model(point), target, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, point)
+        if norm == "linf":
+            point = point.detach() + step_size * gradient.sign()
+            point = torch.min(torch.max(point, inputs - epsilon), inputs + epsilon)
+        else:
+            flat = gradient.flatten(1)
+            point = point.detach() + step_size * (flat / flat.norm(dim=1, keepdim=True)).view_as(
+                point
+            )
+            offset = (point - inputs).flatten(1)
+            offset = offset * (epsilon / offset.norm(dim=1, keepdim=True)).clamp(max=1)
+            point = inputs + offset.view_as(point)
+        point = point.clamp(0, 1)
+    return point
+
+
+@pytest.mark.parametrize("norm, epsilon", [("linf", 0.05), ("l2", 0.2)])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_pgd_is_the_textbook_attack(norm, epsilon, steps):
+    model, inputs, target = trained_mlp()
+    model, inputs = model.double(), 0.25 + 0.5 * inputs.double()  # away from the border
+    expected = plain_attack(model, inputs, target, epsilon, norm, steps, epsilon / 2)
+    found = pgd(model, inputs, target, epsilon, norm, steps, epsilon / 2)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_one_step_of_full_length_is_the_fast_gradient_sign_method():
+    model, inputs, target = trained_mlp()
+    point = inputs.clone().requires_grad_()
+    F.cross_entropy(model(point), target).backward()
+    expected = (inputs + 0.03 * point.grad.sign()).clamp(0, 1)
+    found = pgd(model, inputs, target, 0.03, steps=1, step_size=0.03)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
+
+
+def test_pgd_on_cross_entropy_does_not_lose_its_way_where_the_model_is_sure():
+    # In float32 p_y rounds to 1 at margin 40, so p_y - 1 = 0: the true class would be forgotten.
+    weight = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -3.0]])
+    model = nn.Linear(2, 3, bias=False)
+    model.weight.data = 100 * weight
+    inputs, target = torch.tensor([[0.9, 0.5]]), torch.tensor([0])
+    found = pgd(model, inputs, target, 0.1)
+    exact = pgd(model.double(), inputs.double(), target, 0.1).float()
+    torch.testing.assert_close(found, torch.tensor([[0.8, 0.6]]))
+    torch.testing.assert_close(found, exact)
+
+
+def test_pgd_on_the_margin_ignores_all_rivals_but_the_first():
+    model = nn.Linear(3, 3, bias=False)
+    model.weight.data = torch.eye(3)
+    inputs, target = torch.tensor([[0.9, 0.5, 0.3]]), torch.tensor([0])
+    found = pgd(model, inputs, target, 0.1, objective="margin")
+    torch.testing.assert_close(found, torch.tensor([[0.8, 0.6, 0.3]]))
+    both = pgd(model, inputs, target, 0.1, objective="cross_entropy")
+    torch.testing.assert_close(both, torch.tensor([[0.8, 0.6, 0.4]]))
+
+
+# ---------------------------------------------------------------------------- robust margin, linear
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("n_classes", [2, 3, 10, 30, 100])
+def test_default_attack_is_within_five_percent_on_linear_models(n_classes, norm):
+    worst = 0.0
+    for dimension, seed, reach in itertools.product((5, 20, 200), (0, 1, 2), (0.3, 1.0)):
+        model, inputs, target, epsilon = linear_case(n_classes, dimension, seed, reach=reach)
+        exact = linear_robust_margin(model.weight, model.bias, inputs, target, epsilon[norm], norm)
+        found = robust_margin(model, inputs, target, epsilon[norm], norm, clip=None).margin
+        clean = true_margin(model(inputs), target)
+        assert (found <= clean).all()
+        assert (found >= exact - 1e-12).all()  # float64 sums of numbers of order 1
+        drop = largest_drop(model, epsilon[norm], norm)[target]
+        worst = max(worst, ((found - exact) / drop).max().item())
+    # Up to ten rivals every one is scouted, by a step that is exact: only rounding remains.
+    assert worst <= (1e-10 if n_classes <= 11 else 0.05)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("n_classes", [2, 3, 10, 100])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_multi_targeted_attack_is_exact_on_linear_models(n_classes, norm, dtype):
+    for dimension, reach in itertools.product((2, 30), (0.3, 3.0)):
+        model, inputs, target, epsilon = linear_case(
+            n_classes, dimension, seed=1, n_samples=20, reach=reach, dtype=dtype
+        )
+        exact = linear_robust_margin(model.weight, model.bias, inputs, target, epsilon[norm], norm)
+        found = robust_margin(
+            model, inputs, target, epsilon[norm], norm, steps=1, multi_targeted=True, clip=None
+        )
+        drop = largest_drop(model, epsilon[norm], norm)[target]
+        assert ((found.margin - exact) / drop).abs().max() <= 1e-4
+
+
+def test_following_the_margin_alone_would_fail_that_test():
+    """The defect that scouting cures: at the clean input the margin shows one rival only."""
+    worst = 0.0
+    for seed in range(3):
+        model, inputs, target, epsilon = linear_case(10, 5, seed)
+        found = inputs
+        lowest = true_margin(model(inputs), target)
+        for _ in range(20):
+            found = pgd(model, found, target, epsilon["l2"], "l2", 1, None, "margin", clip=None)
+            offset = found - inputs
+            found = inputs + offset * (epsilon["l2"] / offset.norm(dim=1, keepdim=True)).clamp(
+                max=1
+            )
+            lowest = torch.minimum(lowest, true_margin(model(found), target))
+        exact = linear_robust_margin(model.weight, model.bias, inputs, target, epsilon["l2"], "l2")
+        drop = largest_drop(model, epsilon["l2"], "l2")[target]
+        worst = max(worst, ((lowest - exact) / drop).max().item())
+    assert worst > 0.1
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_linear_attack_inside_a_range_is_exact_in_linf_and_valid_in_l2(norm):
+    model, _, _, _ = linear_case(3, 6, 1)
+    inputs = torch.rand(40, 6, dtype=torch.float64).round(decimals=1).clamp(0, 1)
+    target = model(inputs).argmax(1)
+    found = robust_margin(model, inputs, target, 0.3, norm)
+    whole_ball = linear_robust_margin(model.weight, model.bias, inputs, target, 0.3, norm)
+    assert (found.margin >= whole_ball - 1e-12).all()
+    if norm == "linf":  # pixel by pixel: go down along w_y - w_j, as far as ball and range allow
+        low, high = (inputs - 0.3).clamp(0, 1), (inputs + 0.3).clamp(0, 1)
+        exact = torch.full((40,), math.inf, dtype=torch.float64)
+        for rival in range(3):
+            slope = model.weight[target] - model.weight[rival]
+            point = torch.where(slope > 0, low, high)
+            logits = model(point)
+            gap = logits.gather(1, target[:, None])[:, 0] - logits[:, rival]
+            exact = torch.where(target == rival, exact, torch.minimum(exact, gap))
+        torch.testing.assert_close(found.margin, exact, rtol=0, atol=1e-12)
+
+
+# ---------------------------------------------------------------------------- robust margin, any
+
+
+@pytest.mark.parametrize("norm, epsilon", [("linf", 8 / 255), ("l2", 0.5)])
+@pytest.mark.parametrize("multi_targeted", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_reported_is_reached_inside_ball_and_range(norm, epsilon, multi_targeted, dtype):
+    model, inputs, target = trained_mlp()
+    model, inputs = model.to(dtype), inputs.to(dtype)
+    inputs[:8] = inputs[:8].round()  # black and white images: every pixel at the border
+    with torch.no_grad():
+        clean = true_margin(model(inputs), target)
+        found = robust_margin(model, inputs, target, epsilon, norm, multi_targeted=multi_targeted)
+        reached = true_margin(model(found.adversarial_inputs), target)
+    torch.testing.assert_close(found.margin, reached, rtol=1e-5, atol=1e-5)
+    assert (found.margin <= clean).all() and (found.margin < clean).float().mean() > 0.9
+    point = found.adversarial_inputs
+    assert point.min() >= 0 and point.max() <= 1 and point.dtype == dtype
+    # x + δ near 1 is rounded by half an ulp, 6e-8 in float32; in L2 36 pixels add in squares.
+    slack = 8 * torch.finfo(dtype).eps
+    assert perturbation_size(point - inputs, norm).max() <= epsilon + slack
+
+
+def test_brute_force_in_two_dimensions_confirms_the_found_margins():
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 4)).double()
+    for layer in (model[0], model[2]):
+        layer.weight.data *= 3
+    inputs, target = torch.rand(50, 2).double(), torch.randint(4, (50,))
+    line = torch.linspace(-0.1, 0.1, 41).double()
+    grid = torch.cartesian_prod(line, line)
+    with torch.no_grad():
+        logits = model((inputs[:, None] + grid).flatten(0, 1))
+        margins = true_margin(logits, target.repeat_interleave(len(grid))).view(50, -1)
+        clean = true_margin(model(inputs), target)
+    found = robust_margin(model, inputs, target, 0.1, clip=None).margin
+    # The attack may beat the grid by half a cell, and may miss a far valley: 2 % of the drop each.
+    drop = (clean - margins.amin(1)).mean()
+    assert (found - margins.amin(1)).mean().abs() <= 0.02 * drop
+
+
+@pytest.mark.parametrize("norm, epsilon", [("linf", 0.05), ("l2", 0.3)])
+def test_it_finds_lower_margins_than_plain_pgd_of_twice_the_steps(norm, epsilon):
+    model, inputs, target = trained_mlp()
+    ours = robust_margin(model, inputs, target, epsilon, norm, steps=10).margin
+    plain = pgd(model, inputs, target, epsilon, norm, 20, objective="margin")
+    with torch.no_grad():
+        theirs = true_margin(model(plain), target)
+    assert ours.mean() < theirs.mean()
+    assert ((ours - theirs) <= 0.02).all()  # and never noticeably worse: margins are of order 1
+
+
+def test_the_clean_input_is_a_candidate():
+    class Bowl(nn.Module):
+        """The margin grows with the distance from 0.5, where its gradient is zero."""
+
+        def forward(self, x):
+            margin = 1 + (x - 0.5).square().sum(1)
+            return torch.stack([margin, torch.zeros_like(margin)], 1)
+
+    inputs = torch.full((2, 3), 0.5)
+    found = robust_margin(Bowl(), inputs, torch.tensor([0, 0]), 0.1)
+    assert torch.equal(found.adversarial_inputs, inputs)
+    assert torch.equal(found.margin, torch.ones(2))
+
+
+def test_it_wakes_up_units_that_are_dead_at_the_clean_input():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    model[0].weight.data, model[0].bias.data = torch.eye(4), torch.full((4,), -0.55)
+    model[2].weight.data = torch.stack([-torch.ones(4), torch.ones(4)])
+    model[2].bias.data = torch.tensor([1.0, 0.0])
+    inputs, target = torch.full((1, 4), 0.5), torch.tensor([0])
+    # Every unit that the pattern of signs switches on takes 2 · 0.05 off the clean margin of 1.
+    found = robust_margin(model, inputs, target, 0.1)
+    switched_on = int((found.adversarial_inputs > 0.55).sum())
+    assert switched_on >= 1
+    assert found.margin.item() == pytest.approx(1 - 0.1 * switched_on, abs=1e-6)
+
+
+@pytest.mark.parametrize("multi_targeted", [False, True])
+def test_zero_radius_gives_the_clean_margin_to_the_last_bit(multi_targeted):
+    model, inputs, target = trained_mlp()
+    found = robust_margin(model, inputs, target, 0.0, multi_targeted=multi_targeted, batch_size=7)
+    with torch.no_grad():
+        assert torch.equal(found.margin, true_margin(model(inputs), target))
+    assert torch.equal(found.adversarial_inputs, inputs)
+    assert found.adversarial_inputs is not inputs
+
+
+def test_samples_do_not_influence_each_other():
+    model, inputs, target = trained_mlp()
+    model, inputs = model.double(), inputs.double()
+    whole = robust_margin(model, inputs, target, 0.05, "l2").margin
+    order = torch.randperm(64, generator=torch.manual_seed(0))
+    parts = robust_margin(model, inputs[order], target[order], 0.05, "l2", batch_size=9).margin
+    # Matrix products of other sizes round differently: 1e-16 each, over twenty steps.
+    torch.testing.assert_close(parts, whole[order], rtol=0, atol=1e-10)
+
+
+def test_more_steps_and_more_targets_find_lower_margins():
+    model = small_cnn((1, 8, 8), (4, 8), 10)
+    inputs = torch.rand(32, 1, 8, 8, generator=torch.manual_seed(0))
+    target = model(inputs).argmax(1)
+    few, many = (
+        robust_margin(model, inputs, target, 0.1, steps=steps).margin.mean() for steps in (1, 10)
+    )
+    every = robust_margin(model, inputs, target, 0.1, multi_targeted=True).margin.mean()
+    assert every <= many < few
+
+
+def test_step_size_is_the_length_of_refining_steps():
+    model, inputs, target = trained_mlp()
+    still = robust_margin(model, inputs, target, 0.05, steps=4, step_size=0.0).margin
+    moving = robust_margin(model, inputs, target, 0.05, steps=4, step_size=0.02).margin
+    assert (moving <= still).all() and (moving < still).any()
+
+
+# ---------------------------------------------------------------------------- side effects
+
+
+ATTACKS = {
+    "pgd": lambda *args: pgd(*args, 0.05, steps=3),
+    "default": lambda *args: robust_margin(*args, 0.05, steps=3).adversarial_inputs,
+    "every rival": lambda *args: (
+        robust_margin(*args, 0.05, "l2", 2, multi_targeted=True).adversarial_inputs
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+@pytest.mark.parametrize("grad_mode", [torch.enable_grad, torch.no_grad])
+def test_attacks_leave_no_trace(attack, grad_mode):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(16, 8),
+        nn.BatchNorm1d(8),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(8, 3),
+    ).eval()
+    model[1].train()  # mixed on purpose
+    model[5].bias.requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_hook(lambda grad: pytest.fail("a parameter's gradient was computed"))
+    inputs = torch.rand(5, 1, 4, 4).requires_grad_()
+    target = torch.randint(3, (5,))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    needs = [parameter.requires_grad for parameter in model.parameters()]
+    random_state, before = torch.get_rng_state(), inputs.detach().clone()
+
+    with grad_mode():
+        found = attack(model, inputs, target)
+        again = attack(model, inputs, target)
+
+    assert torch.equal(found, again)  # deterministic, and without touching the random state:
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert not found.requires_grad and torch.equal(inputs, before) and inputs.grad is None
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == needs
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("norm", NORMS)
+def test_attacks_agree_on_a_gpu(norm):
+    model, inputs, target = trained_mlp()
+    model, inputs = model.double(), inputs.double()
+    here = robust_margin(model, inputs, target, 0.05, norm)
+    there = robust_margin(model.cuda(), inputs.cuda(), target.cuda(), 0.05, norm)
+    assert there.margin.is_cuda and there.adversarial_inputs.is_cuda
+    torch.testing.assert_close(there.margin.cpu(), here.margin, rtol=0, atol=1e-9)
+
+
+# ---------------------------------------------------------------------------- refusals and display
+
+MODEL, INPUTS, TARGET = nn.Linear(2, 3), torch.full((4, 2), 0.5), torch.zeros(4, dtype=torch.int64)
+
+
+class Overflows(nn.Module):
+    def forward(self, x):
+        return torch.stack([x.sum(1), -torch.log(0.75 - x.amax(1))], 1)  # NaN above 0.75
+
+
+@pytest.mark.parametrize("attack", [pgd, robust_margin])
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        ({"epsilon": -0.1}, ValueError, "epsilon must lie in"),
+        ({"epsilon": math.nan}, ValueError, "epsilon must lie in"),
+        ({"epsilon": "8"}, TypeError, "epsilon must be a real number"),
+        ({"norm": "l1"}, ValueError, "norm must be one of l2, linf; got 'l1'"),
+        ({"steps": 0}, ValueError, "steps must be at least 1"),
+        ({"steps": 2.0}, TypeError, "steps must be an int"),
+        ({"step_size": -1.0}, ValueError, "step_size must lie in"),
+        ({"clip": (0.6, 1.0)}, ValueError, r"inputs must lie inside clip=\(0.6, 1.0\).*clip=None"),
+        ({"clip": (0.0, 0.4)}, ValueError, "inputs must lie inside clip"),
+        ({"clip": (1.0, 0.0)}, ValueError, "clip must have low < high"),
+        ({"clip": 1.0}, TypeError, "clip must be a pair"),
+        ({"clip": (0.0, math.inf)}, ValueError, "clip must lie in"),
+        ({"inputs": INPUTS / 0}, ValueError, "inputs must be finite"),
+        ({"inputs": TARGET}, TypeError, "inputs must have a floating dtype"),
+        ({"target": TARGET[:2]}, ValueError, r"target must have shape \(4,\)"),
+        (
+            {"target": torch.zeros(6, dtype=torch.int64)},
+            ValueError,
+            r"target must have shape \(4,\)",
+        ),
+        ({"target": TARGET + 3}, ValueError, r"target must lie in 0\.\.2"),
+        ({"model": nn.Sequential(MODEL, nn.Dropout())}, ValueError, r"Dropout in train mode"),
+        ({"model": nn.Sequential(MODEL, nn.BatchNorm1d(3))}, ValueError, r"call model\.eval\(\)"),
+        ({"model": nn.Flatten(0)}, ValueError, r"model\(inputs\) must have shape \(N, K\)"),
+        ({"model": Overflows(), "epsilon": 0.4}, ValueError, "must be finite"),
+    ],
+)
+def test_bad_arguments_are_named(attack, change, error, message):
+    good = {"model": MODEL, "inputs": INPUTS, "target": TARGET, "epsilon": 0.1}
+    with pytest.raises(error, match=message):
+        attack(**(good | change))
+
+
+def test_other_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="objective must be one of cross_entropy, margin"):
+        pgd(MODEL, INPUTS, TARGET, 0.1, objective="kl")
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        robust_margin(MODEL, INPUTS, TARGET, 0.1, batch_size=0)
+
+
+def test_display_is_short():
+    found = RobustMargin(torch.tensor([1.0, -3.0]), torch.zeros(2, 784))
+    assert repr(found) == "RobustMargin(n=2, mean margin=-1, min margin=-3)"
