@@ -179,9 +179,12 @@ def test_all_right_gives_the_mean_misconfidence(margin, n_bins):
         expected_calibration_error(logits, target, n_bins, "equal_mass"),
         smooth_calibration_error(logits, target),
     ):
-        assert float(value) == pytest.approx(u, rel=1e-5)
+        assert float(value) == pytest.approx(u, rel=1e-5, abs=0)
     nll = sum(math.log1p(s) for s in rest) / 40
-    assert float(negative_log_likelihood(logits, target)) == pytest.approx(nll, rel=1e-5)
+    assert float(negative_log_likelihood(logits, target)) == pytest.approx(nll, rel=1e-5, abs=0)
+    # Squares of float32 numbers end at 1e-45.
+    brier = sum(1.5 * (s / (1 + s)) ** 2 for s in rest) / 40
+    assert float(brier_score(logits, target)) == pytest.approx(brier, rel=1e-5, abs=1e-40)
 
 
 def test_all_wrong_gives_the_mean_confidence():
