@@ -1,5 +1,18 @@
 """Too sharp, too sure: measure, explain and repair calibration while a network trains."""
 
+from .attacks import RobustMargin, pgd, robust_margin
+from .bounds import softmax_tail_bounds
+from .curvature import (
+    GaussNewton,
+    Hessian,
+    batch_sharpness,
+    gauss_newton_sharpness,
+    jacobian_grams,
+    jacobian_norms,
+    top_eigenpair,
+    top_eigenpairs,
+    trace,
+)
 from .data import Dataset, Split, load_dataset
 from .losses import CrossEntropy, LossTerms
 from .margins import (
@@ -30,7 +43,7 @@ from .metrics import (
 from .models import mlp, resnet20, small_cnn
 from .optimizers import make_optimizer
 from .posthoc import TemperatureScaling
-from .probes import LogitProbe, calibration_probe, margin_probe
+from .probes import LogitProbe, SharpnessProbe, calibration_probe, margin_probe
 from .training import History, default_device, even_steps, fit, log_steps, set_seed
 
 __version__ = "0.1.0"
@@ -39,12 +52,17 @@ __all__ = [
     "CalibrationError",
     "CrossEntropy",
     "Dataset",
+    "GaussNewton",
+    "Hessian",
     "History",
     "LogitProbe",
     "LossTerms",
+    "RobustMargin",
+    "SharpnessProbe",
     "Split",
     "TemperatureScaling",
     "accuracy",
+    "batch_sharpness",
     "bootstrap_interval",
     "brier_score",
     "calibration_probe",
@@ -53,7 +71,10 @@ __all__ = [
     "even_steps",
     "expected_calibration_error",
     "fit",
+    "gauss_newton_sharpness",
     "input_margin_gradient",
+    "jacobian_grams",
+    "jacobian_norms",
     "kernel_calibration_error",
     "linear_robust_margin",
     "load_dataset",
@@ -68,12 +89,18 @@ __all__ = [
     "mean_misconfidence",
     "mlp",
     "negative_log_likelihood",
+    "pgd",
     "predicted_margin",
     "reliability_curve",
     "resnet20",
+    "robust_margin",
     "set_seed",
     "small_cnn",
     "smooth_calibration_error",
+    "softmax_tail_bounds",
+    "top_eigenpair",
+    "top_eigenpairs",
+    "trace",
     "true_margin",
     "true_misconfidence",
 ]

@@ -8,21 +8,30 @@ notebook together with its alternative text.
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .attacks import RobustMargin, robust_margin
+from .bounds import TailBounds
+from .data import Split
+from .margins import true_margin
 from .metrics import (
     ReliabilityCurve,
     expected_calibration_error,
     negative_log_likelihood,
     reliability_curve,
 )
+
+if TYPE_CHECKING:
+    from .reproduce import Sweep
 
 TRAIN = "#0072B2"  # blue: measured on the training images
 TEST = "#D55E00"  # vermilion: measured on held-out images
@@ -64,6 +73,21 @@ def figure(n_panels: int = 1, width: float = 4.2, height: float = 3.2) -> tuple[
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(1, n_panels, figsize=(width * n_panels, height), squeeze=False)
     return fig, list(axes[0])
+
+
+def mosaic(layout: str, width: float, height: float, **options) -> Figure:
+    """A figure whose panels are laid out by letters, as in `matplotlib.pyplot.subplot_mosaic`.
+
+    Args:
+        layout: rows separated by semicolons, one letter per cell.
+        width, height: inches of the whole figure.
+        **options: passed on, such as height_ratios.
+
+    Returns:
+        The figure; its axes stand in the order in which their letters appear.
+    """
+    with plt.rc_context(STYLE):
+        return plt.subplot_mosaic(layout, figsize=(width, height), **options)[0]
 
 
 def png_bytes(fig: Figure) -> bytes:
@@ -341,7 +365,7 @@ def three_instruments(
     middle.hist(margins.clamp(-9.9, 14.9).cpu(), np.linspace(-10, 15, 51), color=MARGIN)
     middle.axvline(0, color=IDEAL, ls="--", lw=1)
     middle.set(xlim=(-10, 15), xlabel="margin of training images (logits)", ylabel="images")
-    middle.set_title("wrong | right", loc="center", x=0.4)
+    middle.set_title("Training images: wrong | right")
     right.plot(steps, sharpness, "o-", ms=3, color=CURVATURE)
     right.set(xlabel="training step", ylabel="sharpness $\\lambda_{\\max}$", ylim=(0, None))
     right.set_title("How curved the loss is")
@@ -374,6 +398,290 @@ def snapshots(
         column[1].set(xlabel="margin (logits)", ylabel="training images")
     for ax in axes.flat:
         ax.label_outer()
+    for ax in axes[0]:
+        ax.set_xlabel("confidence")
+    return fig
+
+
+def margin_histogram(margins: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
+    """Histograms of margins over each other, the first filled, the others as outlines.
+
+    Args:
+        margins: label -> (N,) margins, in logits.
+        ax: where to draw.
+
+    Returns:
+        The axes; heights are shares of the images, so that sets of unlike size compare.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    values = {label: margin.cpu().numpy() for label, margin in margins.items()}
+    together = np.concatenate(list(values.values()))
+    bins = np.linspace(together.min(), together.max(), 41)
+    fills = ({"alpha": 0.55}, {"histtype": "step", "lw": 2, "color": WRONG})
+    for index, (label, margin) in enumerate(values.items()):
+        weights = np.full(len(margin), 1 / len(margin))
+        style = {"color": MARGIN} | fills[min(index, 1)]
+        ax.hist(margin, bins, weights=weights, label=label, **style)
+    ax.axvline(0, color=IDEAL, ls="--", lw=1)
+    ax.set(xlabel="true margin m (logits)", ylabel="share of the images")
+    ax.legend(loc="upper left", frameon=False)
+    return ax
+
+
+def margin_scatter(clean: Tensor, robust: Tensor, ax: Axes | None = None) -> Axes:
+    """Robust against clean margin, one point per image.
+
+    Args:
+        clean: (N,) margins, in logits.
+        robust: (N,) robust margins, in logits.
+        ax: where to draw.
+
+    Returns:
+        The axes; images that are right but not robustly so are drawn black.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    clean, robust = clean.cpu().numpy(), robust.cpu().numpy()
+    turned = (clean > 0) & (robust < 0)
+    ax.scatter(clean[~turned], robust[~turned], s=6, color=MARGIN, alpha=0.6, lw=0)
+    ax.scatter(clean[turned], robust[turned], s=6, color=WRONG, alpha=0.6, lw=0)
+    low, high = min(robust.min(), clean.min()), clean.max()
+    ax.plot([low, high], [low, high], color=IDEAL, lw=1)
+    ax.axhline(0, color=IDEAL, ls="--", lw=1)
+    ax.set(xlabel="clean margin (logits)", ylabel="robust margin (logits)")
+    return ax
+
+
+def tail_band(margin: Tensor, bounds: TailBounds, ax: Axes | None = None) -> Axes:
+    """Misconfidence 1 - p_y of real images inside the band their margins allow.
+
+    Args:
+        margin: (N,) true margins, in logits.
+        bounds: from `softmax_tail_bounds` for the same images.
+        ax: where to draw.
+
+    Returns:
+        The axes: a filled band for B.3+ and dashed lines for the paper's B.3.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    order = margin.argsort()
+    x = margin[order].cpu().numpy()
+    line = {name: getattr(bounds, name)[order].cpu().numpy()
+            for name in ("lower", "value", "upper", "paper_lower", "paper_upper")}  # fmt: skip
+    ax.fill_between(x, line["lower"], line["upper"], color=BOUND, alpha=0.35, lw=0,
+                    label="B.3⁺, this course")  # fmt: skip
+    ax.plot(x, line["paper_lower"], "--", color=IDEAL, lw=1, label="B.3, the paper")
+    ax.plot(x, line["paper_upper"], "--", color=IDEAL, lw=1)
+    ax.scatter(x, line["value"], s=4, color=TEST, lw=0, label="images")
+    ax.set(yscale="log", ylim=(max(line["lower"].min(), 1e-20) / 3, 30),
+           xlabel="true margin m (logits)", ylabel="misconfidence $1 - p_y$")  # fmt: skip
+    ax.legend(loc="lower left", frameon=False)
+    return ax
+
+
+def radius_panel(
+    axes: Sequence[Axes],
+    clean: Tensor,
+    attacked: RobustMargin,
+    answers: Tensor,
+    classes: Sequence[str],
+    radius: float,
+) -> None:
+    """Margin histogram at one radius above images that flip there.
+
+    Args:
+        axes: the histogram's axes, then one for each image to show.
+        clean: (N,) clean margins, in logits.
+        attacked: from `robust_margin` for the same images.
+        answers: (N,) what the network says to the attacked images.
+        classes: names of the answers.
+        radius: of the ball, in units of 1/255.
+    """
+    histogram, *pictures = axes
+    margin_histogram({"clean": clean, "attacked": attacked.margin}, ax=histogram)
+    flipped = ((clean > 0) & (attacked.margin < 0)).nonzero()[:, 0]
+    histogram.set_title(
+        f"ε = {radius:g}/255: {len(flipped)} of {int((clean > 0).sum())} flip", fontsize=9.5
+    )
+    # The most decided images first: those whose fall is hardest to believe.
+    first = flipped[clean[flipped].argsort(descending=True)][: len(pictures)].tolist()
+    for ax in pictures:
+        ax.set_axis_off()
+    for ax, index in zip(pictures, first, strict=False):
+        image = attacked.adversarial_inputs[index].cpu()
+        ax.imshow(image.permute(1, 2, 0).squeeze(-1), cmap="gray_r", vmin=0, vmax=1)
+        ax.set_title(f"m {clean[index]:.0f} → {attacked.margin[index]:.0f}\n"
+                     f"now “{classes[answers[index]]}”", fontsize=8)  # fmt: skip
+
+
+def epsilon_grid(
+    model: nn.Module,
+    split: Split,
+    classes: Sequence[str],
+    radii: Sequence[float] = (0, 2, 4, 8, 16),
+) -> Figure:
+    """Static twin of the ε explorer: one column per radius, in units of 1/255.
+
+    Args:
+        model: maps inputs to logits, in eval mode.
+        split: the images to attack.
+        classes: names of the classes.
+        radii: of the L-infinity balls, in units of 1/255.
+
+    Returns:
+        The figure.
+    """
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            2, len(radii), figsize=(2.7 * len(radii), 4.4), height_ratios=(3, 2), squeeze=False
+        )
+    for column, radius in zip(axes.T, radii, strict=True):
+        radius_panel(column, *attack_at(model, split, radius), classes, radius)
+        if column[0] is not axes[0, 0]:
+            column[0].get_legend().remove()
+            column[0].set_ylabel("")
+    return fig
+
+
+def attack_at(model: nn.Module, split: Split, radius: float) -> tuple[Tensor, RobustMargin, Tensor]:
+    """Clean margins, robust margins and the answers to the attacked images at one radius.
+
+    Args:
+        model: maps inputs to logits, in eval mode.
+        split: the images to attack.
+        radius: of the L-infinity ball, in units of 1/255.
+
+    Returns:
+        (N,) margins in logits; the attack's result; (N,) int64 answers.
+    """
+    attacked = robust_margin(model, split.inputs, split.target, radius / 255)
+    with torch.no_grad():
+        clean = true_margin(model(split.inputs), split.target)
+        answers = model(attacked.adversarial_inputs).argmax(1)
+    return clean, attacked, answers
+
+
+def spectrum(spectra: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
+    """Eigenvalues from the largest to the smallest, on an axis that shows both signs.
+
+    Args:
+        spectra: label -> (d,) eigenvalues in ascending order; the first label gets the colour of
+            curvature, the others are drawn black.
+        ax: where to draw.
+
+    Returns:
+        The axes.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    for index, (label, values) in enumerate(spectra.items()):
+        values = values.flip(0).cpu().numpy()
+        style = {"color": WRONG, "lw": 1.2, "ls": "--"} if index else {"color": CURVATURE, "lw": 3}
+        ax.plot(np.arange(1, len(values) + 1), values, label=label, **style)
+    ax.axhline(0, color=IDEAL, lw=0.8)
+    ax.set_yscale("symlog", linthresh=1e-3)
+    ax.set(xlabel="rank", ylabel="eigenvalue")
+    ax.legend(frameon=False)
+    return ax
+
+
+def float32_error(
+    margins: Sequence[float], errors: Mapping[str, Sequence[float]], ax: Axes | None = None
+) -> Axes:
+    """Relative error of a computation in 32-bit floats against the margin.
+
+    Args:
+        margins: in logits.
+        errors: label -> one relative error per margin.
+        ax: where to draw.
+
+    Returns:
+        The axes; the grey line is the unit roundoff of float32.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    for (label, values), color in zip(errors.items(), (WRONG, CURVATURE), strict=True):
+        ax.plot(margins, values, "o-", ms=4, color=color, label=label)
+    ax.axhline(2**-24, color=IDEAL, ls="--", lw=1, label="rounding of one number")
+    ax.set(yscale="log", xlabel="margin (logits)", ylabel="relative error in float32")
+    ax.legend(frameon=False)
+    return ax
+
+
+def edge_of_stability(
+    steps: np.ndarray,
+    sharpness: np.ndarray | Sequence[np.ndarray],
+    learning_rate: float,
+    ax: Axes | None = None,
+) -> Axes:
+    """Sharpness along gradient descent against the edge 2/η.
+
+    Args:
+        steps: (T,) training steps.
+        sharpness: (T,) values, or one such array per seed.
+        learning_rate: η.
+        ax: where to draw.
+
+    Returns:
+        The axes.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    for series in np.atleast_2d(sharpness):
+        ax.plot(steps, series, color=CURVATURE, lw=1.6, alpha=0.8)
+    ax.axhline(2 / learning_rate, color=BOUND, ls="--", lw=1.5)
+    ax.annotate(f"2/η = {2 / learning_rate:g}", (steps[-1], 2 / learning_rate), ha="right",
+                va="bottom", color="#8A5A00", fontsize=9)  # fmt: skip
+    ax.set(xlabel="training step", ylabel="sharpness $\\lambda_{\\max}$", ylim=(0, None))
+    return ax
+
+
+def against_margin(margin: Tensor, values: Tensor, name: str, ax: Axes | None = None) -> Axes:
+    """One positive quantity per image against the image's margin, logarithmic.
+
+    Args:
+        margin: (N,), in logits.
+        values: (N,), positive.
+        name: of the quantity.
+        ax: where to draw.
+
+    Returns:
+        The axes.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    ax.scatter(margin.cpu(), values.cpu(), s=6, lw=0, alpha=0.6, color=CURVATURE)
+    ax.set(yscale="log", xlabel="true margin m (logits)", ylabel=name)
+    return ax
+
+
+def recorded_sharpness(sweep: "Sweep", learning_rate: float, ax: Axes | None = None) -> Axes:
+    """All seeds of a recorded sweep at one learning rate, against the edge 2/η.
+
+    Args:
+        sweep: of `calibcourse.reproduce`, runs of gradient descent.
+        learning_rate: one that the sweep holds.
+        ax: where to draw.
+
+    Returns:
+        The axes.
+    """
+    runs = sweep.select(lr=learning_rate).runs
+    steps = runs[0].history.column("step")
+    series = [run.history.column("sharpness") for run in runs]
+    ax = edge_of_stability(steps, series, learning_rate, ax)
+    ax.set_title(f"η = {learning_rate:g}, {len(runs)} seeds")
+    return ax
+
+
+def learning_rate_grid(sweep: "Sweep") -> Figure:
+    """Static twin of the learning-rate explorer: one panel per recorded learning rate.
+
+    Args:
+        sweep: of `calibcourse.reproduce`, runs of gradient descent.
+
+    Returns:
+        The figure.
+    """
+    rates = sorted({run.config.lr for run in sweep.runs})
+    fig, axes = figure(len(rates), width=3.0)
+    for ax, rate in zip(axes, rates, strict=True):
+        recorded_sharpness(sweep, rate, ax=ax)
     return fig
 
 

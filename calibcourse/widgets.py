@@ -1,14 +1,16 @@
 """Explorers: sliders beside a picture that follows them. Each has a static twin in `plots`."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 
 import ipywidgets
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import plots
+from .data import Split
+from .reproduce import Sweep
 
 
 class Explorer(ipywidgets.VBox):
@@ -86,3 +88,56 @@ def temperature_explorer(logits: Tensor, target: Tensor) -> Explorer:
         temperature=slider("temperature", 1.0, 0.25, 6.0, 0.05),
         n_bins=slider("number of bins", 15, 1, 60),
     )
+
+
+def epsilon_explorer(model: nn.Module, split: Split, classes: Sequence[str]) -> Explorer:
+    """Lesson 02: the radius of the ball against the margins, with images that flip.
+
+    Args:
+        model: maps inputs to logits, in eval mode.
+        split: the images to attack, anew at each radius; some hundred keep it swift.
+        classes: names of the classes.
+
+    Returns:
+        A widget; its static twin is `plots.epsilon_grid`.
+    """
+
+    def draw(radius: int) -> Figure:
+        fig = plots.mosaic("hhhh;1234", width=6.4, height=5.0, height_ratios=(3, 2))
+        plots.radius_panel(fig.axes, *plots.attack_at(model, split, radius), classes, radius)
+        return fig
+
+    def alt(radius: int) -> str:
+        return f"Margin histogram and flipped images at radius {radius}/255."
+
+    return Explorer(draw, alt, radius=slider("ε in 1/255", 4, 0, 16))
+
+
+def learning_rate_explorer(sweep: Sweep) -> Explorer:
+    """Lesson 03: the recorded sharpness of gradient descent, one learning rate at a time.
+
+    Args:
+        sweep: runs of gradient descent at several learning rates.
+
+    Returns:
+        A widget; its static twin is `plots.learning_rate_grid`.
+    """
+    rates = sorted({run.config.lr for run in sweep.runs})
+
+    def draw(rate: float) -> Figure:
+        fig, (ax,) = plots.figure(1, 5.4, 3.6)
+        plots.recorded_sharpness(sweep, rate, ax=ax)
+        return fig
+
+    def alt(rate: float) -> str:
+        return f"Sharpness of gradient descent at learning rate {rate:g} against step."
+
+    control = ipywidgets.SelectionSlider(
+        options=rates,
+        value=rates[1],
+        description="learning rate η",
+        continuous_update=False,
+        style={"description_width": "8em"},
+        layout=ipywidgets.Layout(width="28em"),
+    )
+    return Explorer(draw, alt, rate=control)

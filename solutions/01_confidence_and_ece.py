@@ -63,20 +63,6 @@ for name, logits, target in [
     accuracy, confidence = cc.accuracy(logits, target), cc.mean_confidence(logits)
     print(f"{name:>8} images: accuracy {accuracy:.1%}, mean confidence {confidence:.1%}")
 
-# %%
-test_accuracy = cc.accuracy(test_logits, test_target).item()
-test_confidence = cc.mean_confidence(test_logits).item()
-claim("the network gets more than three test images in four right", test_accuracy > 0.75,
-      accuracy=test_accuracy)  # fmt: skip
-claim("on test images it is surer than it is right, by at least five points",
-      test_confidence - test_accuracy > 0.05,
-      confidence=test_confidence, accuracy=test_accuracy)  # fmt: skip
-
-# %% [markdown]
-# An average hides the individual. Here are the mistakes the network is *most* sure of. Above each
-# picture: what it says, how sure it is, and what the label says.
-
-# %% tags=["nbval-ignore-output"]
 confidence, correct = cc.confidence_and_correct(test_logits, test_target)
 surest_mistakes = torch.where(correct, -1.0, confidence).topk(10).indices
 captions = [
@@ -89,8 +75,17 @@ plots.show(
     alt="Ten test images with the network's wrong answer, its confidence and the true label.",
 )
 
+# %%
+test_accuracy = cc.accuracy(test_logits, test_target).item()
+test_confidence = cc.mean_confidence(test_logits).item()
+claim("the network gets more than three test images in four right", test_accuracy > 0.75,
+      accuracy=test_accuracy)  # fmt: skip
+claim("on test images it is surer than it is right, by at least five points",
+      test_confidence - test_accuracy > 0.05,
+      confidence=test_confidence, accuracy=test_accuracy)  # fmt: skip
+
 # %% [markdown]
-# Some of these a person would get wrong too. But a person would hesitate. The network does not:
+# Some of these mistakes a person would make too. But a person would hesitate. The network does not:
 # nothing in its training ever rewarded it for saying "I cannot tell".
 
 # %% [markdown]
@@ -103,12 +98,11 @@ plots.show(
 #
 # ### Exercise 1: the bins
 #
+# *Difficulty 2 of 5 · importance 4 of 5 · about 12 minutes.*
+#
 # Two edge rules make it exact: each bin is open on the left and *closed on the right*, so a
 # confidence of exactly 1 belongs to the last bin; a confidence of 0 is counted in the first. An
 # empty bin reports 0 for both averages.
-
-# %%
-ex.bins
 
 
 # %%
@@ -156,6 +150,8 @@ plots.show(
 # **Predict.** Which of the two can be ruined by a bin that holds a single image?
 #
 # ### Exercise 2: ECE from logits
+#
+# *Difficulty 3 of 5 · importance 5 of 5 · about 15 minutes.*
 
 
 # %%
@@ -198,6 +194,8 @@ claim("its test ECE is at least three times its training ECE",
 # every day in a place where it rains on 30 % of days is perfectly calibrated and no help at all.
 #
 # ### Exercise 3: build that forecaster
+#
+# *Difficulty 3 of 5 · importance 4 of 5 · about 10 minutes.*
 #
 # Write logits that are *the same for every image*, never look at a pixel, and still have ECE 0 on
 # the labels you are given.
@@ -264,7 +262,6 @@ def ece_when_calibrated(n_samples, n_bins, n_repeats=30):
 
 measured = {m: torch.stack([ece_when_calibrated(n, m) for n in sizes]) for m in (5, 15, 50)}
 
-# %%
 fig, (ax,) = plots.figure(1, width=5.2, height=3.4)
 plots.estimates_by_size(sizes, measured, ax=ax)
 ax.set_title("Perfectly calibrated, and yet ECE > 0")
@@ -321,6 +318,8 @@ claim("the kernel error, without bins, agrees that the test side is worse",
 # images instead?
 #
 # ### Exercise 4: fit the temperature
+#
+# *Difficulty 3 of 5 · importance 4 of 5 · about 15 minutes.*
 
 
 # %%
@@ -352,7 +351,6 @@ claim("fitted on the training images it would repair less than half as much",
           cc.TemperatureScaling().fit(train_logits, data.train.target).transform(test_logits),
           test_target).item() < (test_ece - repaired_ece) / 2)  # fmt: skip
 
-# %%
 fig, (left, right) = plots.figure(2, width=4.4, height=4.4)
 plots.tempered_reliability(test_logits, test_target, 1.0, ax=left)
 plots.tempered_reliability(test_logits, test_target, scaling.temperature, ax=right)

@@ -1,0 +1,357 @@
+# %% [markdown]
+# # 02 · Margins
+#
+# *Confidence saturates: 0.99999 and 0.9999999 look alike. The logits behind it do not. Here you
+# measure by how much a network is right, bound its misconfidence by that number, and watch a
+# comfortable margin vanish under a change no eye can see.*
+#
+# {{header: lesson 01}}
+#
+# **You will be able to**
+#
+# - compute the true margin of an image, and say what its sign means;
+# - keep $Q = \mathbb{E}[e^{-m}]$ on a logarithmic scale, and find out who dominates it;
+# - bound $1 - p_y$ from both sides by the margin alone;
+# - take a projected gradient step, and use it to find out how robust a margin is.
+
+# %%
+# {{bootstrap}}
+
+# %%
+import torch
+
+import calibcourse as cc
+from calibcourse import plots, widgets
+from calibcourse.exercises import claim
+from calibcourse.exercises import lesson_02 as ex
+
+device = cc.default_device()
+data = cc.load_dataset("fashion_mnist_small").to(device)
+model = cc.mlp(seed=0).to(device)
+history = cc.fit(model, data, optimizer="adamw", lr=1e-3, steps=1200, batch_size=128, seed=0)
+model.eval()
+
+with torch.no_grad():
+    train_logits, test_logits = model(data.train.inputs), model(data.test.inputs)
+train_target, test_target = data.train.target, data.test.target
+
+# %% [markdown]
+# ## 1 · By how much is it right?
+#
+# The **true margin** of an image $x$ with label $y$ is the lead of the true class over its strongest
+# rival, measured in logits:
+#
+# $$m(x, y) = z_y(x) - \max_{j \neq y} z_j(x) .$$
+#
+# It is positive exactly where the network is right (and ties aside, negative where it is wrong).
+# The **predicted margin** $\hat m(x) = z_{\hat y} - \max_{j\neq\hat y} z_j \ge 0$ needs no label: it
+# says how decided the network is, right or wrong.
+#
+# Logits have no natural unit, and adding a constant to all of them changes nothing; a *difference*
+# of two logits does have a meaning. It is the logarithm of the odds between the two classes: a
+# margin of 5 means that the network holds the true class for $e^5 \approx 150$ times as likely as the
+# runner-up.
+#
+# **Predict.** The network of lesson 01 gets nearly every training image right and five test images
+# out of six. Sketch the two histograms of $m$.
+#
+# ### Exercise 1: the true margin
+#
+# *Difficulty 2 of 5 · importance 5 of 5 · about 8 minutes.*
+
+
+# %%
+def my_margin(logits, target):
+    """logits (N, K), target (N,) int64 -> true margins (N,)."""
+    ### BEGIN SOLUTION
+    true = logits.gather(1, target[:, None])[:, 0]
+    rivals = logits.scatter(1, target[:, None], float("-inf"))
+    return true - rivals.max(dim=1).values
+    ### END SOLUTION
+
+
+ex.margin.check(my_margin)
+
+# %%
+train_margin = cc.true_margin(train_logits, train_target)
+test_margin = cc.true_margin(test_logits, test_target)
+fig, (ax,) = plots.figure(1, width=6.4)
+plots.margin_histogram({"training images": train_margin, "test images": test_margin}, ax=ax)
+ax.set_title("Nearly all training margins are positive; test margins have a tail")
+plots.show(
+    fig,
+    alt="Histograms of true margins in logits. Nearly all training images lie right of zero; test "
+    "images are spread wider, with a tail of negative margins on the left.",
+)
+accuracy = cc.accuracy(test_logits, test_target)
+claim("a positive margin and a right answer are the same thing",
+      abs((test_margin > 0).double().mean() - accuracy) < 1e-3)  # fmt: skip
+claim("the worst test image is wrong by more logits than the median training image is right",
+      -test_margin.min() > train_margin.median(),
+      worst=test_margin.min(), median=train_margin.median())  # fmt: skip
+
+# %% [markdown]
+# ## 2 · The margin bounds the misconfidence
+#
+# Why care about logits when calibration is about probabilities? Because the margin nearly decides
+# the probability. Write $S_y = \sum_{j\neq y} e^{z_j - z_y}$; then exactly $1 - p_y = S_y/(1+S_y)$.
+# The strongest rival contributes $e^{-m}$ to $S_y$, and each of the $K-1$ rivals at most that, so
+#
+# $$e^{-m} \;\le\; S_y \;\le\; (K-1)\,e^{-m} ,$$
+#
+# and because $s \mapsto s/(1+s)$ increases,
+#
+# $$\frac{e^{-m}}{1+e^{-m}} \;\le\; 1 - p_y \;\le\; \frac{(K-1)e^{-m}}{1+(K-1)e^{-m}} \qquad\textbf{[here]}$$
+#
+# The paper states it with $e^{-m}/(1+(K-1)e^{-m})$ on the left and without the denominator on the right
+# (Lemma B.3 **[paper]**). For $m \ge 0$ our left side is at least $e^{-m}/2$, whatever $K$; the
+# paper's is $e^{-m}/K$. With two classes both sides are equal to the middle.
+#
+# ### Exercise 2: the band
+#
+# *Difficulty 2 of 5 · importance 4 of 5 · about 8 minutes.*
+
+
+# %%
+def my_band(margin, n_classes):
+    """margin (N,) -> the lower and the upper bound on 1 - p_y, each (N,), as in the last display."""
+    ### BEGIN SOLUTION
+    rival = torch.exp(-margin)
+    lower = rival / (1 + rival)
+    upper = (n_classes - 1) * rival / (1 + (n_classes - 1) * rival)
+    return lower, upper
+    ### END SOLUTION
+
+
+ex.band.check(my_band)
+
+# %%
+bounds = cc.softmax_tail_bounds(test_logits, test_target)
+fig, (ax,) = plots.figure(1, width=6.4, height=3.8)
+plots.tail_band(test_margin, bounds, ax=ax)
+ax.set_title("Every image lies inside the band its margin allows")
+plots.show(
+    fig,
+    alt="Misconfidence 1 - p_y of test images against their margin, logarithmic vertical axis. All "
+    "points lie in a narrow band that falls as exp(-m) and flattens at one for negative margins; "
+    "the paper's band, dashed, is wider.",
+)
+claim("each of the 5,000 test images obeys both bounds", bounds.holds)
+claim("the lower bound of this course is never below the paper's",
+      bool((bounds.lower >= bounds.paper_lower).all()))  # fmt: skip
+
+# %% [markdown]
+# ## 3 · One number for the tail: Q
+#
+# Averaging the band over a data set leaves one functional of the margins,
+#
+# $$Q = \frac1n\sum_i e^{-m_i} .$$
+#
+# Lesson 05 shows that $Q$ bounds both the calibration error and the curvature; for now, look at the
+# number itself. One image with $m = -100$ would make it $e^{100}/n$, more than a 32-bit float can
+# hold, and one with $m=-20$ outweighs a hundred million images at $m = 0$.
+#
+# **Predict.** What share of the test set's $Q$ belongs to its worst 1 %, fifty images?
+#
+# ### Exercise 3: log Q without overflow
+#
+# *Difficulty 3 of 5 · importance 4 of 5 · about 10 minutes.*
+
+
+# %%
+def my_log_q(margin):
+    """margin (N,) -> log of the mean of exp(-margin), a scalar, also for margins of -1000."""
+    ### BEGIN SOLUTION
+    largest = (-margin).max()
+    return largest + torch.log(torch.exp(-margin - largest).mean())
+    ### END SOLUTION
+
+
+ex.log_q.check(my_log_q)
+
+# %% tags=["nbval-ignore-output"]
+for name, margin in [("training", train_margin), ("test", test_margin)]:
+    print(f"{name:>9}: log Q = {cc.log_margin_moment(margin):7.2f}, of which the worst 1 % of "
+          f"images hold {cc.margin_moment_share(margin, 0.01):.1%}")  # fmt: skip
+
+# %%
+claim("the worst 1 % of the test images hold more than 90 % of its Q",
+      cc.margin_moment_share(test_margin, 0.01) > 0.9)  # fmt: skip
+claim("log Q is negative on the training images and positive on the test images",
+      cc.log_margin_moment(train_margin) < 0 < cc.log_margin_moment(test_margin))  # fmt: skip
+
+# %% [markdown]
+# $Q$ is an average in name only: it is a spotlight on the worst images. A loss or a bound built on
+# it listens to these few and to nobody else, which is its strength (they are the images that make
+# the network over-confident) and its weakness (some of them are simply labelled wrong). Here they
+# are.
+
+# %% tags=["nbval-ignore-output"]
+worst = test_margin.topk(10, largest=False).indices
+captions = [
+    f"margin {test_margin[i]:.1f}\nsays {data.classes[test_logits[i].argmax()]}\n"
+    f"label: {data.classes[test_target[i]]}"
+    for i in worst
+]
+plots.show(
+    plots.image_grid(data.test.inputs[worst], captions),
+    alt="The ten test images with the most negative margins, each with the network's answer and "
+    "the true label.",
+)
+
+# %% [markdown]
+# ## 4 · Robust margins
+#
+# A margin says how far ahead the true class is *at* this image. How far ahead does it stay if the
+# image changes a little? The **robust margin** is the worst case over a small ball,
+#
+# $$m_\varepsilon(x, y) = \min_{\|\delta\|\le\varepsilon} m(x+\delta, y) \;\le\; m(x, y).$$
+#
+# Nobody can compute it exactly for a deep network. An attack walks downhill from $x$ and returns the
+# lowest margin it met: an *upper bound* on $m_\varepsilon$. The usual walk is projected gradient
+# descent (PGD): step along the sign of the gradient, go back into the ball, go back into $[0, 1]$.
+#
+# ### Exercise 4: one step
+#
+# *Difficulty 3 of 5 · importance 4 of 5 · about 10 minutes.*
+
+
+# %%
+def my_pgd_step(point, gradient, clean, step_size, epsilon):
+    """One L-infinity step that *lowers* the margin: all tensors (N, C, H, W), pixels in [0, 1].
+
+    point: where the walk is; gradient: of the margin at point; clean: the centre of the ball.
+    """
+    ### BEGIN SOLUTION
+    moved = point - step_size * gradient.sign()
+    inside = torch.minimum(torch.maximum(moved, clean - epsilon), clean + epsilon)
+    return inside.clamp(0, 1)
+    ### END SOLUTION
+
+
+ex.pgd_step.check(my_pgd_step)
+
+# %% [markdown]
+# How good is such an attack? For a *linear* classifier the answer is known in closed form,
+# $\min_{j\ne y}\,(z_y - z_j - \varepsilon\|w_y - w_j\|_1)$ in the $L_\infty$ ball, so there it can be
+# graded. We train one and compare.
+
+# %%
+cc.set_seed(0)
+linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)).to(device)
+cc.fit(linear, data, optimizer="adamw", lr=1e-3, steps=400, batch_size=128, seed=0)
+
+few = data.test.head(500)
+epsilon = 4 / 255
+weight, bias = linear[1].weight.detach(), linear[1].bias.detach()
+with torch.no_grad():
+    clean = cc.true_margin(linear(few.inputs), few.target)
+exact = cc.linear_robust_margin(weight, bias, few.inputs, few.target, epsilon)
+found = cc.robust_margin(linear, few.inputs, few.target, epsilon, clip=None).margin
+
+claim("the attack never reports a margin below the exact one", bool((found > exact - 1e-4).all()))
+claim("nor one above the clean margin", bool((found <= clean).all()))
+claim("it finds at least 95 % of the possible drop, for every image",
+      bool((found - exact <= 0.05 * (clean - exact).max()).all()),
+      worst=(found - exact).max(), largest_drop=(clean - exact).max())  # fmt: skip
+
+# %% [markdown]
+# ## 5 · Large margins can be fragile
+#
+# Back to the network. $\varepsilon = 8/255$ is a change of at most 3 % of the grey scale in each
+# pixel: invisible.
+#
+# **Predict.** Among test images with a margin of at least 5 (right, with $p_y > 0.94$), how many
+# can be turned into mistakes?
+
+# %%
+clean = test_margin[:500]
+robust = cc.robust_margin(model, few.inputs, few.target, epsilon=8 / 255)
+comfortable = clean >= 5
+turned = (robust.margin[comfortable] < 0).double().mean().item()
+
+fig, (left, right) = plots.figure(2, width=4.4)
+plots.margin_histogram({"clean": clean, "8/255": robust.margin}, ax=left)
+left.set_title("The whole distribution moves left")
+plots.margin_scatter(clean, robust.margin, ax=right)
+right.set_title("Below the dashed line: turned into mistakes")
+plots.show(
+    fig,
+    alt="Left: histograms of clean and robust margins; the robust ones are shifted left, many below "
+    "zero. Right: robust against clean margin, all points below the diagonal, many below zero.",
+)
+claim("more than one in ten of the comfortable margins turn negative", turned > 0.1, share=turned)
+claim("no robust margin is above its clean margin", bool((robust.margin <= clean).all()))
+claim("log Q grows by more than two", cc.log_margin_moment(robust.margin)
+      > cc.log_margin_moment(clean) + 2)  # fmt: skip
+
+# %% [markdown]
+# A large clean margin is thus no sign of a safe decision **[observed]**. Between an image that is
+# right with 99.9 % confidence and one that is wrong with the same confidence there may be a change
+# that the eye cannot find. Since $m_\varepsilon \le m$, every bound of section 2 that uses the margin
+# stays true with the robust margin in its place, only weaker (Lemma B.5 **[paper]**); and a loss that
+# asks for *robust* margins pushes on the whole neighbourhood of an image instead of on one point.
+#
+# ### Explore
+#
+# Move $\varepsilon$ from 0 to 16/255. The histogram slides; below it, the first images that flip and
+# what the network now says they are. (Keyboard: Tab to the slider, then the arrow keys.)
+
+# %%
+explorer_images = data.test.head(200)
+widgets.epsilon_explorer(model, explorer_images, data.classes)
+
+# %% tags=["nbval-ignore-output"]
+plots.show(
+    plots.epsilon_grid(model, explorer_images, data.classes),
+    alt="Static copy of the explorer: margin histograms at radii 0, 2, 4, 8 and 16 of 255 slide to "
+    "the left; below each, an image that flips at that radius, which looks unchanged.",
+)
+
+# %% [markdown]
+# ## What could be wrong here
+#
+# - Every robust margin of the deep network is an *upper* bound: a better attack could find lower
+#   ones. The package's `multi_targeted=True` tries every rival class in turn. A certificate, a
+#   *lower* bound, would need a Lipschitz constant of $m$ on the whole ball; the length of
+#   $\nabla_x m$ at one point is not one, unless the margin is linear there.
+# - The choice of ball matters. The $L_2$ ball of the same radius is far smaller (784 pixels):
+
+# %%
+small_ball = cc.robust_margin(model, few.inputs, few.target, epsilon=8 / 255, norm="l2").margin
+large_ball = cc.robust_margin(model, few.inputs, few.target, epsilon=8 / 255 * 28, norm="l2").margin
+claim("an L2 ball of radius 8/255 hardly moves the median margin",
+      (clean - small_ball).median() < 0.1 * (clean - robust.margin).median())  # fmt: skip
+claim("the L2 ball around the whole L-infinity ball moves it further",
+      (clean - large_ball).median() > (clean - robust.margin).median())  # fmt: skip
+
+# %% [markdown]
+# - One network, one seed. Two others, trained alike:
+
+# %% tags=["nbval-ignore-output"]
+shares = []
+for seed in (1, 2):
+    other = cc.mlp(seed=seed).to(device)
+    cc.fit(other, data, optimizer="adamw", lr=1e-3, steps=1200, batch_size=128, seed=seed)
+    attacked = cc.robust_margin(other.eval(), few.inputs, few.target, epsilon=8 / 255).margin
+    with torch.no_grad():
+        before = cc.true_margin(other(few.inputs), few.target)
+    shares.append((attacked[before >= 5] < 0).double().mean().item())
+    print(f"seed {seed}: {shares[-1]:.0%} of the comfortable margins turn negative")
+
+# %%
+claim("the other seeds' comfortable margins are fragile too", min(shares) > 0.1)
+
+# %% [markdown]
+# ## Take away
+#
+# 1. The margin is the confidence before it saturates: $1 - p_y$ lies between
+#    $e^{-m}/(1+e^{-m})$ and $(K-1)e^{-m}/(1+(K-1)e^{-m})$.
+# 2. $Q = \mathbb E[e^{-m}]$ is ruled by the few worst images; keep $\log Q$.
+# 3. Large clean margins can be fragile. An attack measures an upper bound on the robust margin.
+#
+# **Further reading.** Madry et al. 2018, *Towards deep learning models resistant to adversarial
+# attacks* (arXiv 1706.06083). Bartlett, Foster, Telgarsky 2017, *Spectrally-normalized margin bounds*
+# (arXiv 1706.08498). Morosini et al. 2026, *Too Sharp, Too Sure* (arXiv 2604.20614), Lemmas B.3, B.5.
+#
+# **Next:** lesson 03, *Gauss–Newton curvature*: the other instrument.

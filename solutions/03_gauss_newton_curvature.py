@@ -1,0 +1,393 @@
+# %% [markdown]
+# # 03 · Gauss–Newton curvature
+#
+# *How sharply does the loss bend in its steepest direction? The matrix that knows has forty billion
+# entries. You will find its largest eigenvalue with a handful of passes through the network, see a
+# textbook formula fail by 87 %, and watch gradient descent drive itself to the edge of stability.*
+#
+# {{header: lesson 01; eigenvalues}}
+#
+# **You will be able to**
+#
+# - multiply by the logit Hessian and by the Gauss–Newton matrix without forming either;
+# - find a top eigenvalue by power iteration, and say why Lanczos needs fewer products;
+# - recognise cancellation in 32-bit arithmetic, and remove it;
+# - predict the learning rate at which gradient descent becomes unstable.
+
+# %%
+# {{bootstrap}}
+
+# %%
+import dataclasses
+
+import numpy as np
+import torch
+
+import calibcourse as cc
+from calibcourse import curvature, plots, widgets
+from calibcourse.exercises import claim
+from calibcourse.exercises import lesson_03 as ex
+from calibcourse.reproduce import load_recorded
+
+device = cc.default_device()
+data = cc.load_dataset("fashion_mnist_small").to(device)
+data = dataclasses.replace(data, train=data.train.head(1000))
+inputs, target = data.train.inputs, data.train.target
+
+# %% [markdown]
+# ## 1 · Two matrices that bend
+#
+# The loss $L(\theta)$ is an average over images of cross-entropy in the logits, and the logits
+# depend on the parameters. Differentiate twice and the chain rule leaves two terms:
+#
+# $$\nabla^2 L = \underbrace{\tfrac1n\textstyle\sum_i J_i^\top H_i J_i}_{G\text{, Gauss–Newton}}
+# \;+\; \tfrac1n\sum_i\sum_k (p_i - e_{y_i})_k\, \nabla^2 z_k(x_i) .$$
+#
+# $J_i = \partial z(x_i)/\partial\theta$ is the Jacobian of the logits, and
+# $H_i = \mathrm{diag}(p_i) - p_i p_i^\top$ the Hessian of cross-entropy *in the logits*. The second
+# term carries the residuals $p - e_y$, which vanish as the network fits its data.
+#
+# **Predict.** $G$ is a sum of terms $J^\top H J$ with $H$ positive semidefinite. Can it have negative
+# eigenvalues? Can the Hessian?
+#
+# On a network small enough, both can be written out: pictures shrunk to 7 × 7, one hidden layer of 8
+# units, 490 parameters.
+
+# %%
+small = torch.nn.functional.avg_pool2d(inputs, 4).double()
+tiny = cc.mlp(input_shape=(1, 7, 7), hidden=(8,), seed=0).to(device).double()
+optimizer = torch.optim.Adam(tiny.parameters(), lr=1e-2)
+for _ in range(300):
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(tiny(small), target).backward()
+    optimizer.step()
+
+gauss_newton = curvature.GaussNewton(tiny, small)
+hessian = curvature.Hessian(tiny, small, target)
+spectra = {
+    "Gauss–Newton": torch.linalg.eigvalsh(gauss_newton.to_dense()),
+    "Hessian": torch.linalg.eigvalsh(hessian.to_dense()),
+}
+
+# %%
+fig, (ax,) = plots.figure(1, width=6.4)
+plots.spectrum(spectra, ax=ax)
+ax.set_title("The top eigenvalues agree; only the Hessian has negative ones")
+plots.show(
+    fig,
+    alt="Eigenvalues of the Gauss-Newton matrix and of the Hessian, sorted. The largest nearly "
+    "coincide; the Hessian has a negative tail, the Gauss-Newton matrix has none.",
+)
+top = {name: values[-1].item() for name, values in spectra.items()}
+claim("the Gauss-Newton matrix has no negative eigenvalue, beyond rounding",
+      spectra["Gauss–Newton"][0] > -1e-10)  # fmt: skip
+claim("the Hessian has", spectra["Hessian"][0] < -1e-3)
+claim("their largest eigenvalues differ by less than a quarter",
+      abs(top["Hessian"] - top["Gauss–Newton"]) < 0.25 * top["Hessian"], **top)  # fmt: skip
+
+# %% [markdown]
+# From here on, **sharpness** means $\lambda_{\max}(G)$: it needs no labels, is never negative, and
+# is tied to the margins through $H$.
+#
+# ## 2 · The logit Hessian, and how not to compute it
+#
+# $H = \mathrm{diag}(p) - pp^\top$ is only 10 × 10, but even that need not be formed:
+# $Hv = p \circ v - p\,(p^\top v)$.
+#
+# ### Exercise 1: H·v
+#
+# *Difficulty 3 of 5 · importance 5 of 5 · about 15 minutes.*
+
+
+# %%
+def my_logit_hessian_product(logits, v):
+    """logits (N, K), v (N, K) -> (N, K): the logit Hessian of each sample times its row of v."""
+    ### BEGIN SOLUTION
+    p = torch.softmax(logits, dim=1)
+    top = logits.argmax(dim=1, keepdim=True)
+    shifted = v - v.gather(1, top)  # H times a constant vector is 0
+    return p * (shifted - (p * shifted).sum(dim=1, keepdim=True))
+    ### END SOLUTION
+
+
+ex.logit_hessian.check(my_logit_hessian_product)
+
+# %% [markdown]
+# The formula is right, and in 32 bits it is useless just where we need it. When the network is sure,
+# $p$ is nearly one-hot: both terms are nearly equal at the top class and their difference is all
+# rounding error. The cure costs one subtraction. $H\mathbf 1 = 0$, so shifting $v$ by its entry at
+# the top class changes nothing exactly, and leaves nothing to cancel.
+#
+# **Predict.** At a margin of 15 logits the network is $1 - 3\cdot10^{-7}$ sure. How large is the
+# relative error of the plain formula?
+
+# %%
+margins = torch.arange(0, 41, 2.5)
+generator = torch.Generator().manual_seed(0)
+noise = torch.randn(200, 10, generator=generator)
+vectors = torch.randn(200, 10, generator=generator)
+
+
+def relative_error(product, margin):
+    """Median error of a product in float32 against the shifted form in float64."""
+    logits = noise.clone()
+    logits[:, 0] = noise[:, 1:].max(dim=1).values + margin
+    exact = curvature.logit_hessian_product(logits.double(), vectors.double())
+    error = (product(logits, vectors).double() - exact).norm(dim=1) / exact.norm(dim=1)
+    return error.median().item()
+
+
+def plain(logits, v):
+    p = torch.softmax(logits, dim=1)
+    return p * v - p * (p * v).sum(dim=1, keepdim=True)
+
+
+errors = {
+    "plain": [relative_error(plain, m) for m in margins],
+    "shifted": [relative_error(curvature.logit_hessian_product, m) for m in margins],
+}
+
+# %%
+fig, (ax,) = plots.figure(1, width=6.4)
+plots.float32_error(margins, errors, ax=ax)
+ax.set_title("One subtraction keeps seven digits at every margin")
+plots.show(
+    fig,
+    alt="Relative error of the product with the logit Hessian in 32-bit floats against the margin, "
+    "logarithmic. The plain formula loses all digits by margin 17; the shifted one keeps seven.",
+)
+claim("the plain formula is off by more than 10 % at every margin above 17",
+      all(e > 0.1 for m, e in zip(margins, errors["plain"], strict=True) if m > 17))  # fmt: skip
+claim("the shifted one is good to one in a million everywhere", max(errors["shifted"]) < 1e-6)
+
+# %% [markdown]
+# ## 3 · A product without a matrix
+#
+# For the course's network, $d = 199\,210$ parameters: $G$ would fill 160 GB. But
+# $Gv = \frac1n\sum_i J_i^\top(H_i(J_i v))$ needs only three moves: how the logits change along $v$
+# (a Jacobian–vector product), the little Hessian, and back (a vector–Jacobian product).
+#
+# ### Exercise 2: a Gauss–Newton product
+#
+# *Difficulty 4 of 5 · importance 5 of 5 · about 20 minutes.*
+
+
+# %%
+def my_gauss_newton_product(logits_of, theta, v):
+    """logits_of: theta (d,) -> logits (N, K); theta, v (d,) -> G v (d,) for mean cross-entropy.
+
+    torch.func.jvp(f, (x,), (v,)) returns f(x), J v; torch.func.vjp(f, x) returns f(x), pull,
+    where pull(u) is the tuple (Jᵀ u,).
+    """
+    ### BEGIN SOLUTION
+    logits, change = torch.func.jvp(logits_of, (theta,), (v,))
+    _, pull = torch.func.vjp(logits_of, theta)
+    return pull(my_logit_hessian_product(logits, change) / len(logits))[0]
+    ### END SOLUTION
+
+
+ex.gauss_newton.check(my_gauss_newton_product)
+
+# %%
+v = torch.randn(len(gauss_newton.to_dense()), generator=generator, dtype=torch.float64).to(device)
+dense, free = gauss_newton.to_dense() @ v, gauss_newton.matvec(v)
+claim("the product without a matrix equals the product with it, to ten digits",
+      (dense - free).norm() < 1e-10 * dense.norm())  # fmt: skip
+
+# %% [markdown]
+# ## 4 · The top eigenvalue: power iteration, then Lanczos
+#
+# Multiply any vector by $G$ again and again, normalise each time: the component along the top
+# eigenvector grows fastest and takes over.
+#
+# ### Exercise 3: power iteration
+#
+# *Difficulty 3 of 5 · importance 4 of 5 · about 12 minutes.*
+
+
+# %%
+def my_power_iteration(matvec, v, n_iterations):
+    """matvec: (d,) -> (d,) symmetric; v (d,) start -> estimate of the top eigenvalue, a scalar."""
+    ### BEGIN SOLUTION
+    v = v / v.norm()
+    for _ in range(n_iterations):
+        product = matvec(v)
+        v = product / product.norm()
+    return v @ matvec(v)
+    ### END SOLUTION
+
+
+ex.power_iteration.check(my_power_iteration)
+
+# %% [markdown]
+# Power iteration forgets: of all the vectors it has seen it keeps the last. **Lanczos** keeps their
+# span and takes the best vector in it. Train the real network for a while, then count products until
+# the eigenvalue is known to 0.1 %.
+#
+# **Predict.** By what factor does Lanczos win? And if it starts from the eigenvector found 25 steps of
+# training earlier?
+
+# %%
+model = cc.mlp(seed=0).to(device)
+cc.fit(model, data, optimizer="gd", lr=0.1, steps=150, seed=0)
+earlier = curvature.gauss_newton_sharpness(model, inputs)
+cc.fit(model, data, optimizer="gd", lr=0.1, steps=25, seed=0)
+
+operator = curvature.GaussNewton(model, inputs)
+lanczos = curvature.top_eigenpair(operator, tol=1e-3)
+warm = curvature.top_eigenpair(operator, v0=earlier.vector, tol=1e-3)
+
+vector, estimates = torch.randn(operator.shape[0], generator=generator).to(device), []
+for _ in range(60):
+    product = operator.matvec(vector / vector.norm())
+    estimates.append((product @ vector / vector.norm()).item())
+    vector = product
+needed = 1 + int(np.argmax(np.abs(np.array(estimates) / lanczos.value - 1) < 1e-3))
+
+# %%
+claim("Lanczos reports a residual below its tolerance", lanczos.converged)
+claim("it needs fewer products than power iteration", lanczos.matvecs < needed,
+      lanczos=lanczos.matvecs, power=needed)  # fmt: skip
+claim("and fewer still, six at most, from the eigenvector of 25 steps before",
+      warm.matvecs <= 6 and warm.matvecs < lanczos.matvecs,
+      cold=lanczos.matvecs, warm=warm.matvecs)  # fmt: skip
+
+# %% [markdown]
+# ## 5 · The edge of stability
+#
+# Why should anyone who trains networks care about $\lambda_{\max}$? Take the simplest bowl,
+# $L(\theta) = \frac\lambda2\theta^2$. A gradient step multiplies $\theta$ by $1-\eta\lambda$.
+#
+# ### Exercise 4: the largest stable learning rate
+#
+# *Difficulty 1 of 5 · importance 4 of 5 · about 6 minutes.*
+#
+# For a quadratic with the given eigenvalues, below which learning rate does gradient descent shrink
+# every component?
+
+
+# %%
+def my_stable_learning_rate(eigenvalues):
+    """eigenvalues (d,) > 0 of the Hessian of a quadratic -> the largest stable rate, a scalar."""
+    ### BEGIN SOLUTION
+    return 2 / eigenvalues.max()
+    ### END SOLUTION
+
+
+ex.stable_rate.check(my_stable_learning_rate)
+
+# %% [markdown]
+# A network's loss is no quadratic: its curvature moves. **Predict.** Start gradient descent with
+# $\eta = 0.1$ where $\lambda_{\max}\approx 5$, far below $2/\eta = 20$. What will $\lambda_{\max}$ do?
+
+# %%
+rate = 0.1
+model = cc.mlp(seed=0).to(device)
+probes = [cc.LogitProbe(splits=("train",)), cc.SharpnessProbe()]
+history = cc.fit(
+    model, data, optimizer="gd", lr=rate, steps=1500, probes=probes, probe_steps=60, seed=0
+)
+
+# %%
+steps, sharpness = history.column("step"), history.column("sharpness")
+fig, (left, right) = plots.figure(2, width=4.6)
+plots.edge_of_stability(steps, sharpness, rate, ax=left)
+left.set_title("Sharpness climbs to 2/η and hovers there")
+plots.trajectory(steps, {"loss": history.column("train_loss")}, {"loss": plots.TRAIN}, ax=right,
+                 ylabel="training loss (nats)", log=True)  # fmt: skip
+right.set_title("The loss falls all the same")
+plots.show(
+    fig,
+    alt="Left: sharpness against training step climbs from about 5 to the line 2 over the learning "
+    "rate, 20, and stays near it. Right: the training loss falls, with small bumps.",
+)
+late = sharpness[len(sharpness) // 2 :]
+claim("the sharpness at least doubles on its own", sharpness.max() > 2 * sharpness[0])
+claim("in the second half it stays within 30 % of 2/η", bool(
+    (np.abs(late * rate / 2 - 1) < 0.3).all()), lowest=late.min(), highest=late.max())  # fmt: skip
+claim("and the loss still falls by more than a quarter there",
+      history.column("train_loss")[-1] < 0.75 * history.column("train_loss")[len(steps) // 2])  # fmt: skip
+
+# %% [markdown]
+# Gradient descent does not sit where it is comfortably stable. It climbs until the next step along
+# the steepest direction would overshoot, and training then runs *at* that edge (Cohen et al., 2021)
+# **[observed]**. Later, once the margins have grown, $H$ fades and the sharpness falls: that is where
+# calibration enters (lesson 04).
+#
+# ## 6 · What sharpness is made of
+#
+# $G$ is a mean of $J_i^\top H_i J_i$: a part that belongs to the network, $J_i$, and a part that
+# belongs to the margins, $H_i$. Their sizes can be told apart image by image:
+# $\lambda_{\max}(J_i^\top H_i J_i) \le \|J_i\|^2\,\lambda_{\max}(H_i)$, and
+# $\lambda_{\max}(H_i) \le 2(1-p_{\max})$ (Lemma B.4 **[paper]**).
+
+# %%
+norms = curvature.jacobian_norms(model, inputs)
+with torch.no_grad():
+    logits = model(inputs)
+bend = torch.linalg.eigvalsh(curvature.logit_hessian(logits.double()))[:, -1]
+margin = cc.true_margin(logits, target)
+
+fig, (left, right) = plots.figure(2, width=4.4)
+plots.against_margin(margin, norms.square(), "$\\|J\\|^2$", ax=left)
+left.set_title("The network's part hardly changes")
+plots.against_margin(margin, bend, "$\\lambda_{\\max}(H)$", ax=right)
+right.set_title("The margins' part falls as exp(-m)")
+plots.show(
+    fig,
+    alt="Two scatter plots against the margin, logarithmic. Squared Jacobian norms stay within a "
+    "small range; the top eigenvalue of the logit Hessian falls exponentially with the margin.",
+)
+claim("squared Jacobian norms differ by less than a factor of ten between the 5 % and 95 % quantiles",
+      norms.square().quantile(0.95) < 10 * norms.square().quantile(0.05))  # fmt: skip
+claim("the logit Hessians differ by more than a factor of ten",
+      bend.quantile(0.95) > 10 * bend.quantile(0.05))  # fmt: skip
+claim("every logit Hessian obeys Lemma B.4",
+      bool((bend <= 2 * (1 - logits.double().softmax(1).amax(1)) * (1 + 1e-9)).all()))  # fmt: skip
+
+# %% [markdown]
+# With minibatches the full-batch edge is not where SGD lives. What hovers at $2/\eta$ there is the
+# curvature *each batch sees along its own gradient*, the **batch sharpness**: the mean over batches
+# of $g_B^\top H_B\, g_B / \|g_B\|^2$ (Andreyev and Beneventano, arXiv 2412.20553).
+#
+# ### Explore
+#
+# Recorded runs of gradient descent at four learning rates and three seeds. Move the learning rate
+# and see the plateau move to $2/\eta$. (Keyboard: Tab to the slider, then the arrow keys.)
+
+# %%
+sweep = load_recorded("edge_of_stability")
+print("recorded by: calibcourse", sweep.command)
+widgets.learning_rate_explorer(sweep)
+
+# %%
+plots.show(
+    plots.learning_rate_grid(sweep),
+    alt="Static copy of the explorer: sharpness against step for four learning rates, three seeds "
+    "each. Every run climbs towards 2 over its learning rate and later falls below it.",
+)
+
+# %% [markdown]
+# ## What could be wrong here
+#
+# - The sharpness of the *Gauss–Newton* matrix is not that of the Hessian; early in training, while
+#   residuals are large, the two differ.
+# - The live run has one seed and 1,500 steps; the recorded ones show the spread over three seeds and
+#   the fall that comes later.
+# - Hovering is "within 30 %", not "equal": between two probes the sharpness swings above and below.
+# - Everything was measured on 1,000 images. On more images $G$ is another matrix.
+#
+# ## Take away
+#
+# 1. $G = \frac1n\sum_i J_i^\top H_i J_i$ can be multiplied by without ever being written down; Lanczos
+#    with a warm start then needs a handful of products.
+# 2. In 32 bits, subtract the top entry first: otherwise the product is noise just where training ends.
+# 3. Gradient descent climbs to $\lambda_{\max} \approx 2/\eta$; afterwards curvature fades with the
+#    margins.
+#
+# **Further reading.** Cohen et al. 2021, *Gradient descent on neural networks typically occurs at the
+# edge of stability* (arXiv 2103.00065). Schraudolph 2002, *Fast curvature matrix–vector products*.
+# Martens 2014, *New insights and perspectives on the natural gradient method* (arXiv 1412.1193).
+# Morosini et al. 2026, *Too Sharp, Too Sure* (arXiv 2604.20614).
+#
+# **Next:** lesson 04, *Calibration follows curvature*: both instruments on one run.
