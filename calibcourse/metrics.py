@@ -28,7 +28,7 @@ from ._checks import (
 
 # Logits per block: small enough for three float32 working arrays to stay in a processor's cache,
 # large enough for its threads to meet seldom. A GPU wants fewer, larger launches.
-_BLOCK_SIZE = {"cpu": 1 << 20}
+_BLOCK_SIZE = {"cpu": 1 << 19}
 _BLOCK_SIZE_ACCELERATOR = 1 << 25
 
 # smooth_calibration_error: cells of the grid that carries the gaps, and halvings of [0, 1], after
