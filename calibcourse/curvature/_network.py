@@ -16,9 +16,7 @@ from .._checks import (
     check_logits,
 )
 
-GRAPH_BYTES = (
-    2**28
-)  # how much the autograd graph of one batch may hold; the peak is 2 to 4 times it
+GRAPH_BYTES = 2**27  # what the graph of one batch may hold; memory peaks at about 4 times that
 LOGIT_ERROR = 2e-6  # relative error of a probability that rounded logits may cause
 
 
@@ -114,6 +112,8 @@ def try_one_sample(model: nn.Module, inputs: Tensor) -> tuple[int, int]:
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         logits = evaluate(model, inputs[:1])
+    if not logits.requires_grad:
+        raise ValueError("model(inputs) must depend on a trainable parameter, got a constant")
     return logits.shape[1], max(1, sum(kept.values()))
 
 

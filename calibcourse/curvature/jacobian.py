@@ -29,7 +29,7 @@ def jacobian_grams(model: nn.Module, inputs: Tensor, chunk_size: int | None = No
     Args:
         model: maps (N, ...) to logits (N, K); BatchNorm and dropout must be in eval mode.
         inputs: (N, ...), the model's dtype and device.
-        chunk_size: samples at a time; None takes as many as keep memory near 256 MB.
+        chunk_size: samples at a time; None takes as many as keep memory near 128 MB.
 
     Returns:
         (N, K, K), symmetric positive semidefinite, the model's dtype, without a graph.

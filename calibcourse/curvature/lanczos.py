@@ -143,7 +143,7 @@ def _lanczos(
     projected = torch.zeros(0, 0, dtype=torch.float64)
     unit = 0.0
     for done in range(1, max_matvecs + 1):
-        product = operator.matvec(basis[done - 1])
+        product = operator.matvec(basis[done - 1]).detach()
         # Squares of the entries of G at margin 40 are about 1e-40, below float32: work with A/unit.
         unit = unit or float(product.abs().max())
         coefficients = basis.extend(product / unit if unit else product, eps)
@@ -207,7 +207,7 @@ class _Basis:
         rest = vector
         for _ in range(2):
             inner = rows @ rest
-            rest = rest - inner @ rows
+            rest = torch.addmv(rest, rows.T, inner, alpha=-1)
             coordinates[:-1] += inner.cpu().double()
         norm = _norm(rest)
         if norm <= drop * _norm(vector):
@@ -233,7 +233,7 @@ def _start(operator: SymmetricOperator, k: int, v0: Tensor | None, seed: int) ->
     noise = (noise / noise.norm(dim=1, keepdim=True)).to(operator.device, operator.dtype)
     if v0 is None:
         return noise
-    guess = v0.to(operator.device, operator.dtype)
+    guess = v0.detach().to(operator.device, operator.dtype)
     return guess / guess.norm(dim=1, keepdim=True) + WARM_NOISE * noise
 
 

@@ -73,7 +73,7 @@ class MatrixOperator(SymmetricOperator):
         slack = 100 * torch.finfo(matrix.dtype).eps * matrix.abs().max()  # rounding of A + Aᵀ
         if not (matrix - matrix.mT).abs().max() <= slack:
             raise ValueError("matrix must be finite and symmetric")
-        self.matrix = matrix
+        self.matrix = matrix.detach()
         self.shape, self.dtype, self.device = tuple(matrix.shape), matrix.dtype, matrix.device
 
     def matvec(self, vector: Tensor) -> Tensor:
@@ -127,6 +127,7 @@ class _NetworkOperator(SymmetricOperator):
             )
         if self._kept is not None:
             return batch_sum(self._kept) / len(self.inputs)
+        # Each graph is freed before the next is built: no name may hold on to it.
         starts = range(0, len(self.inputs), self.batch_size)
         return sum(batch_sum(self._linearize(start)) for start in starts) / len(self.inputs)
 
@@ -150,14 +151,16 @@ class GaussNewton(_NetworkOperator):
     """The Gauss–Newton (GGN) matrix of the mean loss, G = mean_i J_iᵀ H_i J_i, as an operator.
 
     For cross-entropy it is also the Fisher matrix, it needs no labels, and products keep a
-    relative error near 1e-6 in float32 at any margin. See THEORY.md sections 1 and 5; Schraudolph
-    2002 for the product. For "mse" (averaged over samples and classes) G = (2/K) mean JᵀJ.
+    relative error near 1e-6 in float32 at any margin (on CUDA only with
+    `torch.backends.cudnn.allow_tf32 = False`: PyTorch's default rounds convolutions to 1e-3). See
+    THEORY.md sections 1 and 5; Schraudolph 2002 for the product. For "mse" (averaged over samples
+    and classes) G = (2/K) mean JᵀJ.
 
     Args:
         model: maps inputs to logits (N, K); BatchNorm and dropout must be in eval mode.
         inputs: (N, ...), the model's dtype and device.
         loss: "cross_entropy" or "mse".
-        batch_size: samples per graph; None takes as many as keep one graph near 256 MB. When all
+        batch_size: samples per graph; None takes as many as keep one graph near 128 MB. When all
             samples fit in one batch the graph is built once, here, and reused by every product.
 
     Attributes:

@@ -13,17 +13,20 @@ N_SAMPLES, N_CLASSES = 7, 4
 
 
 class TiedWeights(nn.Module):
-    """One layer called twice and one weight used functionally: neither may be factorised."""
+    """A layer called twice, its weight shared, another used by hand: none of them factorises."""
 
     def __init__(self):
         super().__init__()
         self.embed = nn.Linear(6, 5)
         self.twice = nn.Linear(5, 5)
+        self.sharing = nn.Linear(5, 5)
+        self.sharing.weight = self.twice.weight
         self.head = nn.Linear(5, N_CLASSES)
         self.plain = nn.Linear(5, N_CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         h = torch.tanh(self.twice(torch.tanh(self.twice(self.embed(x.flatten(1))))))
+        h = torch.tanh(self.sharing(h))
         return self.plain(h) + F.linear(h.square(), self.head.weight) + self.head(h)
 
 

@@ -271,6 +271,13 @@ def test_a_model_that_has_moved_on_is_refused():
         operator.gradient()
 
 
+class Constant(nn.Linear):
+    """Logits that no parameter reaches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ones(len(x), 3)
+
+
 class Wide(nn.Linear):
     """Outputs of rank 3."""
 
@@ -304,6 +311,7 @@ def test_named_errors():
         (TypeError, "inputs must be a torch.Tensor", good, [[1.0, 2.0]]),
         (ValueError, r"model\(inputs\) must have shape \(N, K\)", Wide(2, 3), inputs),
         (ValueError, r"model\(inputs\) must have one row per sample", Mixing(2, 3), inputs),
+        (ValueError, "must depend on a trainable", Constant(2, 3), inputs),
         (ValueError, "K >= 2", nn.Linear(2, 1), inputs),
     ]
     for error, message, model, data in refusals:
