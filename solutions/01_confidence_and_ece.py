@@ -407,12 +407,12 @@ claim("and each is repaired by its own temperature", all(row[1] < row[0] / 2 for
 # Other limits, honestly:
 #
 # - All of this holds for images *like those the temperature was fitted on*. Rotate them, or add
-#   noise, and the repair is off again (lesson 08).
+#   noise, and the repair is off again.
 # - The test set has 5,000 images; differences in ECE below about 0.005 are within its noise.
 # - "Confidence" here means the top class only. A network can be calibrated there and wrong about the
 #   other nine probabilities.
 # - A temperature treats the symptom. It does not tell *why* the network became too sure, nor does it
-#   change anything about how fragile its decisions are. Lessons 02 to 07 do.
+#   change anything about how fragile its decisions are. The next lessons do.
 #
 # ## Take away
 #

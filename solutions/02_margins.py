@@ -147,7 +147,7 @@ claim("the lower bound of this course is never below the paper's",
 #
 # $$Q = \frac1n\sum_i e^{-m_i} .$$
 #
-# Lesson 05 shows that $Q$ bounds both the calibration error and the curvature; for now, look at the
+# $Q$ bounds both the calibration error and the curvature (Theorem 4.1 **[paper]**); for now, look at the
 # number itself. One image with $m = -100$ would make it $e^{100}/n$, more than a 32-bit float can
 # hold, and one with $m=-20$ outweighs a hundred million images at $m = 0$.
 #

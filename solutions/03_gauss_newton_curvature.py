@@ -3,7 +3,7 @@
 #
 # *How sharply does the loss bend in its steepest direction? The matrix that knows has forty billion
 # entries. You will find its largest eigenvalue with a handful of passes through the network, see a
-# textbook formula fail by 87 %, and watch gradient descent drive itself to the edge of stability.*
+# textbook formula lose every digit, and watch gradient descent drive itself to the edge of stability.*
 #
 # {{header: lesson 01; eigenvalues}}
 #
@@ -150,15 +150,15 @@ errors = {
 # %%
 fig, (ax,) = plots.figure(1, width=6.4)
 plots.float32_error(margins, errors, ax=ax)
-ax.set_title("One subtraction keeps seven digits at every margin")
+ax.set_title("One subtraction keeps six digits at every margin")
 plots.show(
     fig,
     alt="Relative error of the product with the logit Hessian in 32-bit floats against the margin, "
-    "logarithmic. The plain formula loses all digits by margin 17; the shifted one keeps seven.",
+    "logarithmic. The plain formula loses all digits by margin 17; the shifted one keeps six.",
 )
 claim("the plain formula is off by more than 10 % at every margin above 17",
       all(e > 0.1 for m, e in zip(margins, errors["plain"], strict=True) if m > 17))  # fmt: skip
-claim("the shifted one is good to one in a million everywhere", max(errors["shifted"]) < 1e-6)
+claim("the shifted one is good to five digits everywhere", max(errors["shifted"]) < 1e-5)
 
 # %% [markdown]
 # ## 3 · A product without a matrix
@@ -292,27 +292,33 @@ history = cc.fit(
 steps, sharpness = history.column("step"), history.column("sharpness")
 fig, (left, right) = plots.figure(2, width=4.6)
 plots.edge_of_stability(steps, sharpness, rate, ax=left)
-left.set_title("Sharpness climbs to 2/η and hovers there")
+left.set_title("Sharpness climbs past 2/η, hovers, and falls")
 plots.trajectory(steps, {"loss": history.column("train_loss")}, {"loss": plots.TRAIN}, ax=right,
                  ylabel="training loss (nats)", log=True)  # fmt: skip
 right.set_title("The loss falls all the same")
 plots.show(
     fig,
-    alt="Left: sharpness against training step climbs from about 5 to the line 2 over the learning "
-    "rate, 20, and stays near it. Right: the training loss falls, with small bumps.",
+    alt="Left: sharpness against training step climbs from about 5 past the line 2 over the "
+    "learning rate, 20, hovers near it for some hundred steps and then falls below. Right: the "
+    "training loss falls throughout, with small bumps while the sharpness hovers.",
 )
-late = sharpness[len(sharpness) // 2 :]
-claim("the sharpness at least doubles on its own", sharpness.max() > 2 * sharpness[0])
-claim("in the second half it stays within 30 % of 2/η", bool(
-    (np.abs(late * rate / 2 - 1) < 0.3).all()), lowest=late.min(), highest=late.max())  # fmt: skip
-claim("and the loss still falls by more than a quarter there",
-      history.column("train_loss")[-1] < 0.75 * history.column("train_loss")[len(steps) // 2])  # fmt: skip
+above = np.flatnonzero(sharpness > 2 / rate)
+at_the_edge = slice(above[0], above[-1] + 1)
+loss = history.column("train_loss")[at_the_edge]
+claim("the sharpness rises on its own, from far below 2/η to above it",
+      sharpness[0] < 1 / rate and len(above) > 0)  # fmt: skip
+claim("while it is at the edge, its median is within 30 % of 2/η",
+      abs(np.median(sharpness[at_the_edge]) * rate / 2 - 1) < 0.3,
+      median=np.median(sharpness[at_the_edge]), edge=2 / rate)  # fmt: skip
+claim("and the loss falls by more than half meanwhile", loss[-1] < loss[0] / 2)
+claim("in the end the sharpness is below half its peak", sharpness[-1] < sharpness.max() / 2)
 
 # %% [markdown]
-# Gradient descent does not sit where it is comfortably stable. It climbs until the next step along
-# the steepest direction would overshoot, and training then runs *at* that edge (Cohen et al., 2021)
-# **[observed]**. Later, once the margins have grown, $H$ fades and the sharpness falls: that is where
-# calibration enters (lesson 04).
+# Gradient descent does not sit where it is comfortably stable. It climbs until steps along the
+# steepest direction overshoot, and training then runs *at* that edge (Cohen et al., 2021)
+# **[observed]**. That the Gauss–Newton sharpness hovers somewhat *above* $2/\eta$ is no contradiction:
+# the edge belongs to the Hessian, and the residuals are not yet zero. Once every image is right the
+# margins grow, $H$ fades and the sharpness falls: that is where calibration enters.
 #
 # ## 6 · What sharpness is made of
 #
@@ -353,7 +359,7 @@ claim("every logit Hessian obeys Lemma B.4",
 # ### Explore
 #
 # Recorded runs of gradient descent at four learning rates and three seeds. Move the learning rate
-# and see the plateau move to $2/\eta$. (Keyboard: Tab to the slider, then the arrow keys.)
+# and see the plateau move with $2/\eta$, and the fall begin the earlier the larger the step. (Keyboard: Tab to the slider, then the arrow keys.)
 
 # %%
 sweep = load_recorded("edge_of_stability")
@@ -364,7 +370,7 @@ widgets.learning_rate_explorer(sweep)
 plots.show(
     plots.learning_rate_grid(sweep),
     alt="Static copy of the explorer: sharpness against step for four learning rates, three seeds "
-    "each. Every run climbs towards 2 over its learning rate and later falls below it.",
+    "each. Every run climbs past 2 over its learning rate and later falls below it.",
 )
 
 # %% [markdown]
@@ -372,9 +378,9 @@ plots.show(
 #
 # - The sharpness of the *Gauss–Newton* matrix is not that of the Hessian; early in training, while
 #   residuals are large, the two differ.
-# - The live run has one seed and 1,500 steps; the recorded ones show the spread over three seeds and
-#   the fall that comes later.
-# - Hovering is "within 30 %", not "equal": between two probes the sharpness swings above and below.
+# - The live run has one seed; the recorded ones show the spread over three. At the largest learning
+#   rate the hovering is so wild that "edge" is a generous word.
+# - Hovering is "within 30 %", not "equal": between two probes the sharpness swings up and down.
 # - Everything was measured on 1,000 images. On more images $G$ is another matrix.
 #
 # ## Take away
@@ -382,12 +388,12 @@ plots.show(
 # 1. $G = \frac1n\sum_i J_i^\top H_i J_i$ can be multiplied by without ever being written down; Lanczos
 #    with a warm start then needs a handful of products.
 # 2. In 32 bits, subtract the top entry first: otherwise the product is noise just where training ends.
-# 3. Gradient descent climbs to $\lambda_{\max} \approx 2/\eta$; afterwards curvature fades with the
-#    margins.
+# 3. Gradient descent climbs to about $\lambda_{\max} = 2/\eta$; afterwards curvature fades as the
+#    margins grow.
 #
 # **Further reading.** Cohen et al. 2021, *Gradient descent on neural networks typically occurs at the
 # edge of stability* (arXiv 2103.00065). Schraudolph 2002, *Fast curvature matrix–vector products*.
 # Martens 2014, *New insights and perspectives on the natural gradient method* (arXiv 1412.1193).
 # Morosini et al. 2026, *Too Sharp, Too Sure* (arXiv 2604.20614).
 #
-# **Next:** lesson 04, *Calibration follows curvature*: both instruments on one run.
+# **Next** in the course: *Calibration follows curvature*, both instruments on one run.
