@@ -218,7 +218,8 @@ def _train(run, loss, batches, schedule, steps: int, progress: bool) -> None:
     with tqdm(total=steps, initial=run.step, disable=not progress, desc="training") as bar:
         if not run.rows:
             run.probe()
-        bar.set_postfix(run.live())
+        # Without a refresh, which would draw the bar even where TQDM_DELAY holds it back.
+        bar.set_postfix(run.live(), refresh=False)
         while run.step < steps and run.diverged_at is None:
             inputs, target = batches.at(run.step)
             losses.clear()
