@@ -13,9 +13,9 @@ This file computes each step of that argument, so that a reader sees where it is
 
 Bounds that the paper states are called "paper"; the others are THEORY.md's, with their proofs.
 
-Everything is float64, kept as logarithms, and exponentiated for display: a margin of 200 gives
-1 - p_y = 1e-87. What a bound assumes is checked; where an assumption fails, the bound is *missing*,
-with the reason, and its value reads nan.
+Everything is computed from the logits in float64, kept as logarithms, and exponentiated for
+display: a margin of 200 gives 1 - p_y = 1e-87. What a bound assumes is checked; where an assumption
+fails, the bound is *missing*, with the reason, and its value reads nan.
 """
 
 import copy
@@ -55,6 +55,7 @@ from .metrics import (
 )
 
 NATS_PER_DECADE = math.log(10.0)
+ROUNDING = 1e-12  # relative error of a float64 mean over a data set
 # float32 ends at 1e-38, and entries of G v are smaller than λ_max: below this mean misconfidence
 # the curvature of a float32 network is computed in float64.
 SMALLEST_IN_FLOAT32 = 1e-30
@@ -224,7 +225,7 @@ class HessianBounds:
         return (
             _ordered(log.lower, log.value, log.upper, log.paper_upper)
             and _ordered(log.trace_lower, log.value, log.trace_upper)
-            and bool((log.upper <= -math.log(2.0)).all())
+            and _ordered(log.upper, torch.full_like(log.upper, -math.log(2.0)))
         )
 
     def slack(self) -> dict[str, Tensor]:
@@ -470,8 +471,9 @@ def ece_bounds(
         >>> wrong.regime, wrong.missing["lower"]
         ('general', 'needs γ > 0, and the smallest margin is -3')
     """
-    ece = float(expected_calibration_error(logits, target, n_bins))
+    check_logits_and_target(logits, target)
     z, n_classes = logits.double(), logits.shape[1]
+    ece = float(expected_calibration_error(z, target, n_bins))
     margin = true_margin(z, target)
     gamma = float(margin.min())
     gaps = confidence_gap_bounds(z, target).log
@@ -500,7 +502,7 @@ def ece_bounds(
         Rung("paper_robust_upper", log_rivals + log_q_robust, "paper_upper", 1,
              "(K-1) Q_att", f"{paper} Thm 4.1", attacked),
     )  # fmt: skip
-    return EceBounds(_without_missing(rungs), _rounding(logits), _regime(gamma), gamma)
+    return EceBounds(_without_missing(rungs), ROUNDING, _regime(gamma), gamma)
 
 
 # ---------------------------------------------------------------------------- curvature
@@ -757,7 +759,6 @@ def direct_sandwich(
     check_integer(n_bins, "n_bins", 1)
     ladder = ladder or curvature_ladder(model, inputs, target)
     logits = _logits(model, inputs)
-    check_logits_and_target(logits, target, "model(inputs)")
     error_rate = 1 - float(accuracy(logits, target))
     misconfidence = float(mean_misconfidence(logits))
     return Sandwich(
@@ -794,10 +795,10 @@ class _LastBlock(SymmetricOperator):
 
 
 def _logits(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Logits (N, K) in batches, without a graph."""
+    """Logits (N, K), float64, in batches and without a graph."""
     size = max(1, GRAPH_BYTES // try_one_sample(model, inputs)[1])
     with torch.no_grad():
-        return torch.cat([evaluate(model, batch) for batch in inputs.split(size)])
+        return torch.cat([evaluate(model, batch) for batch in inputs.split(size)]).double()
 
 
 def _logits_and_last_features(
@@ -924,12 +925,6 @@ def _describe(bounds: Bounds) -> str:
 
 def _regime(gamma: float) -> str:
     return "interpolating" if gamma > 0 else "general"
-
-
-def _rounding(logits: Tensor) -> float:
-    """Relative error of an ECE that was summed up from confidences of the dtype of the logits."""
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    return 16 * torch.finfo(dtype).eps
 
 
 def _log_mean(logarithms: Tensor) -> float:
