@@ -26,8 +26,8 @@ from ._checks import (
     check_real,
 )
 
-# Logits per block: three float32 working arrays of a block stay in a processor's cache, and with 10
-# classes or more its vectors of samples are too short for torch to split them between threads, whose
+# Logits per block: three float32 working arrays of a block stay in a processor's cache, and from 10
+# classes on its vectors of samples are too short for torch to share out between threads, whose
 # meetings would cost more than they save. A GPU wants fewer, larger launches.
 _BLOCK_SIZE = {"cpu": 1 << 18}
 _BLOCK_SIZE_ACCELERATOR = 1 << 25
