@@ -502,7 +502,8 @@ def ece_bounds(
         Rung("paper_robust_upper", log_rivals + log_q_robust, "paper_upper", 1,
              "(K-1) Q_att", f"{paper} Thm 4.1", attacked),
     )  # fmt: skip
-    return EceBounds(_without_missing(rungs), ROUNDING, _regime(gamma), gamma)
+    regime = "interpolating" if gamma > 0 else "general"
+    return EceBounds(_without_missing(rungs), ROUNDING, regime, gamma)
 
 
 # ---------------------------------------------------------------------------- curvature
@@ -921,10 +922,6 @@ def _describe(bounds: Bounds) -> str:
         [f"{title}, {kind}:"]
         + [f"  {name:11}  {means[name]:.4g}" for name in sorted(means, key=means.get, reverse=True)]
     )
-
-
-def _regime(gamma: float) -> str:
-    return "interpolating" if gamma > 0 else "general"
 
 
 def _log_mean(logarithms: Tensor) -> float:
