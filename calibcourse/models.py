@@ -73,15 +73,20 @@ def mlp(
 
 def small_cnn(
     input_shape: Sequence[int] = (1, 28, 28),
-    channels: Sequence[int] = (16, 32),
+    channels: Sequence[int] = (16, 16),
     n_classes: int = 10,
     seed: int = 0,
 ) -> nn.Sequential:
-    """Convolution, ReLU and pooling, twice, then one hidden layer: trains in seconds on a CPU.
+    """Two 3 x 3 convolutions and one hidden layer, all with tanh: trains in seconds on a CPU.
+
+    Every 4 x 4 block of pixels is first rearranged into channels, so that all layers cost about the
+    same in every direction. Through a convolution on full-size images, the gradient with respect to
+    the pixels would cost more than everything else, and margin-aware training takes five of them
+    per step. tanh is smooth: gradients of gradients see how the network bends.
 
     Args:
-        input_shape: (channels, height, width) of one image.
-        channels: width of each 3 x 3 convolution; each is followed by 2 x 2 max pooling.
+        input_shape: (channels, height, width) of one image, height and width multiples of 4.
+        channels: width of each convolution.
         n_classes: K, the number of logits.
         seed: decides the initial weights; the global random state is left untouched.
 
@@ -89,26 +94,30 @@ def small_cnn(
         A module that maps images (N, C, H, W) in [0, 1] to logits (N, K).
 
     Raises:
-        ValueError, TypeError: fewer than 2 classes or an empty layer.
+        ValueError, TypeError: a height or width that is no multiple of 4, fewer than 2 classes or
+            an empty layer.
 
     Example:
         >>> small_cnn()(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2, 10])
     """
     check_integer(n_classes, "n_classes", 2)
+    width_in, height, width = input_shape
+    if height % 4 or width % 4:
+        raise ValueError(
+            "input_shape must have height and width that are multiples of 4, "
+            f"got {tuple(input_shape)}"
+        )
     with _seeded(seed):
-        layers: list[nn.Module] = [Normalize()]
-        width_in, height, width = input_shape
+        layers: list[nn.Module] = [Normalize(), nn.PixelUnshuffle(4)]
+        width_in *= 4 * 4
         for width_out in channels:
             check_integer(width_out, "channels", 1)
-            layers += [
-                nn.Conv2d(width_in, width_out, 3, padding=1),
-                nn.ReLU(),
-                nn.MaxPool2d(2),
-            ]
-            width_in, height, width = width_out, height // 2, width // 2
-        layers += [nn.Flatten(), nn.Linear(width_in * height * width, 64), nn.ReLU()]
-        return nn.Sequential(*layers, nn.Linear(64, n_classes))
+            layers += [nn.Conv2d(width_in, width_out, 3, padding=1), nn.Tanh()]
+            width_in = width_out
+        n_features = width_in * (height // 4) * (width // 4)
+        layers += [nn.Flatten(), nn.Linear(n_features, 128), nn.Tanh()]
+        return nn.Sequential(*layers, nn.Linear(128, n_classes))
 
 
 class ResidualBlock(nn.Module):
