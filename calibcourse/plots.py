@@ -8,7 +8,7 @@ notebook together with its alternative text.
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,9 +29,6 @@ from .metrics import (
     negative_log_likelihood,
     reliability_curve,
 )
-
-if TYPE_CHECKING:
-    from .reproduce import Sweep
 
 TRAIN = "#0072B2"  # blue: measured on the training images
 TEST = "#D55E00"  # vermilion: measured on held-out images
@@ -650,11 +647,11 @@ def against_margin(margin: Tensor, values: Tensor, name: str, ax: Axes | None = 
     return ax
 
 
-def recorded_sharpness(sweep: "Sweep", learning_rate: float, ax: Axes | None = None) -> Axes:
+def recorded_sharpness(sweep: Any, learning_rate: float, ax: Axes | None = None) -> Axes:
     """All seeds of a recorded sweep at one learning rate, against the edge 2/η.
 
     Args:
-        sweep: of `calibcourse.reproduce`, runs of gradient descent.
+        sweep: a `calibcourse.reproduce.Sweep` of gradient descent, which stands on a higher floor.
         learning_rate: one that the sweep holds.
         ax: where to draw.
 
@@ -669,11 +666,11 @@ def recorded_sharpness(sweep: "Sweep", learning_rate: float, ax: Axes | None = N
     return ax
 
 
-def learning_rate_grid(sweep: "Sweep") -> Figure:
+def learning_rate_grid(sweep: Any) -> Figure:
     """Static twin of the learning-rate explorer: one panel per recorded learning rate.
 
     Args:
-        sweep: of `calibcourse.reproduce`, runs of gradient descent.
+        sweep: a `calibcourse.reproduce.Sweep` of gradient descent, which stands on a higher floor.
 
     Returns:
         The figure.
