@@ -44,13 +44,13 @@ def check_target(target: Tensor, n_samples: int, n_classes: int, name: str = "ta
         raise ValueError(f"{name} must lie in 0..{n_classes - 1}, got values from {low} to {high}")
 
 
-def check_logits_and_target(logits: Tensor, target: Tensor) -> None:
+def check_logits_and_target(logits: Tensor, target: Tensor, name: str = "logits") -> None:
     """Require valid logits (N, K) and matching labels (N,) on the same device."""
-    check_logits(logits)
+    check_logits(logits, name)
     check_target(target, *logits.shape)
     if target.device != logits.device:
         raise ValueError(
-            f"target must be on the device of logits ({logits.device}), got {target.device}"
+            f"target must be on the device of {name} ({logits.device}), got {target.device}"
         )
 
 
