@@ -130,18 +130,19 @@ def train(config: RunConfig, checkpoint: str | os.PathLike | None = None) -> His
     options = dict(config.options)
     if config.optimizer == "bulk_sgd":
         options["inputs"] = data.train.inputs
-    return fit(
-        model,
-        data,
-        optimizer=make_optimizer(config.optimizer, model, config.lr, **options),
-        steps=config.steps,
-        batch_size=config.batch_size,
-        probes=[LogitProbe(splits=("train", "test")), SharpnessProbe()],
-        probe_steps=config.probe_steps,
-        seed=config.seed,
-        checkpoint=checkpoint,
-        progress=False,
-    )
+    with _threads(config.threads):
+        return fit(
+            model,
+            data,
+            optimizer=make_optimizer(config.optimizer, model, config.lr, **options),
+            steps=config.steps,
+            batch_size=config.batch_size,
+            probes=[LogitProbe(splits=("train", "test")), SharpnessProbe()],
+            probe_steps=config.probe_steps,
+            seed=config.seed,
+            checkpoint=checkpoint,
+            progress=False,
+        )
 
 
 # A sweep's runs share a data set; a process reads it once.
