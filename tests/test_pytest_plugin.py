@@ -1,6 +1,6 @@
 """pytest as a learner, an instructor and CI call it, in a course of its own: one run, looked at.
 
-The run is in `lessons/`, parallel and offline, over a notebook that is right, copies that are
+The run is in `lessons/` and offline, over a notebook that is right, copies that are
 wrong in one way each, and tests of the offline block in the process and in its children.
 """
 
@@ -82,6 +82,10 @@ def _cells(path: Path):
     return notebook, [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def _inherited() -> list[str]:
+    return [entry for entry in [os.environ.get("PYTHONPATH")] if entry]
+
+
 @pytest.fixture(scope="module")
 def run(_built_once, tmp_path_factory) -> tuple[dict[str, str], Path]:
     """Outcome by test, and the folder of the course."""
@@ -102,10 +106,10 @@ def run(_built_once, tmp_path_factory) -> tuple[dict[str, str], Path]:
     (folder / "path").mkdir()
     (folder / "path/sitecustomize.py").write_text("import sys\nsys.hidden = 'found'\n")
     environment = os.environ | {
-        "PYTHONPATH": str(folder / "path"),
+        "PYTHONPATH": os.pathsep.join([str(folder / "path"), *_inherited()]),
         "CALIBCOURSE_PROGRESS": str(folder / "learners.json"),
     }
-    options = ["-rA", "--offline", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider"]
+    options = ["-rA", "--offline", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options],
         cwd=root / "lessons",

@@ -34,6 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SCRATCH] = Path(scratch.name)
     config.add_cleanup(scratch.cleanup)
     if config.getoption("offline"):
+        if config.pluginmanager.has_plugin("socket"):  # pytest-socket puts `connect` back
+            config.pluginmanager.unregister(name="socket")
         _go_offline(config.rootpath / OFFLINE)
 
 
