@@ -475,7 +475,7 @@ def ece_bounds(
     z, n_classes = logits.double(), logits.shape[1]
     ece = float(expected_calibration_error(z, target, n_bins))
     margin = true_margin(z, target)
-    gamma = float(margin.min())
+    gamma = margin.min().item()
     gaps = confidence_gap_bounds(z, target).log
     log_q = float(log_margin_moment(margin))
     log_rivals = math.log(n_classes - 1)

@@ -1,7 +1,8 @@
 """Instruments to hold beside a training run: probe(model, data) -> one dict of numbers.
 
 A `LogitProbe` gets everything that logits can tell from one forward pass per split; a
-`SharpnessProbe` measures curvature. The columns they write are tabled in `calibcourse.training`.
+`SharpnessProbe` measures curvature, a `LadderProbe` every bound on it. The columns they write are
+tabled in `calibcourse.training`.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import check_choice, check_integer
+from .bounds import curvature_ladder, ece_bounds
 from .curvature import WarmSharpness, batch_sharpness
 from .margins import log_margin_moment, true_margin
 from .metrics import (
@@ -74,6 +76,27 @@ def margin_quantities(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
     levels = torch.tensor(QUANTILES, dtype=margin.dtype, device=margin.device)
     named = zip(("margin_q05", "margin_q50", "margin_q95"), margin.quantile(levels), strict=True)
     return dict(named) | {"log_q": log_margin_moment(margin)}
+
+
+def bound_quantities(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """The bounds on ECE between Q and ECE, as logarithms, and γ (see `ece_bounds`).
+
+    Args:
+        logits: (N, K).
+        target: (N,), int64 labels.
+
+    Returns:
+        Scalars by column name, without the split's prefix: log_lower is NaN where γ <= 0. The
+        paper's bounds are log_q + log(K-1) and log_q - log K, of `margin_quantities`.
+
+    Example:
+        >>> row = bound_quantities(torch.tensor([[2.0, 0.0], [0.0, 4.0]]), torch.tensor([0, 1]))
+        >>> sorted(row), row["gamma"]
+        (['gamma', 'log_gap', 'log_lower', 'log_misconfidence', 'log_upper'], 2.0)
+    """
+    bounds = ece_bounds(logits, target)
+    rungs = ("lower", "gap", "misconfidence", "upper")
+    return {f"log_{rung}": bounds.log[rung] for rung in rungs} | {"gamma": bounds.gamma}
 
 
 class LogitProbe:
@@ -164,3 +187,51 @@ class SharpnessProbe:
     def load_state_dict(self, state: dict) -> None:
         """Go on from where `state_dict` was taken."""
         self.sharpness.load_state_dict(state)
+
+
+class LadderProbe:
+    """Every rung of the curvature ladder as a logarithm, warm from call to call (THEORY.md 4.1).
+
+    Args:
+        split: "train", "validation" or "test"; its name becomes the prefix. The Gauss-Newton matrix
+            is that of the split's own images.
+        samples: how many of its images, from the first on; None is all of them.
+
+    Raises:
+        ValueError, TypeError: an unknown split, or samples that is no positive integer. When
+            called: as `calibcourse.bounds.curvature_ladder`.
+
+    Example:
+        >>> from calibcourse.data import load_dataset
+        >>> from calibcourse.models import mlp
+        >>> row = LadderProbe("test", 50)(mlp(hidden=(8,)), load_dataset("fashion_mnist_small"))
+        >>> list(row)  # doctest: +NORMALIZE_WHITESPACE
+        ['test_log_l4', 'test_log_l3', 'test_log_l2', 'test_log_l1', 'test_log_u0', 'test_log_u1',
+         'test_log_u2', 'test_log_u3', 'test_log_u4', 'test_log_u5', 'test_log_u6']
+    """
+
+    def __init__(self, split: str = "train", samples: int | None = None):
+        check_choice(split, "split", SPLITS)
+        if samples is not None:
+            check_integer(samples, "samples", 1)
+        self.split, self.samples = split, samples
+        self.vector: Tensor | None = None
+
+    def __call__(self, model: nn.Module, data: "Dataset") -> dict[str, float]:
+        images = getattr(data, self.split)
+        inputs, target = images.inputs[: self.samples], images.target[: self.samples]
+        ladder = curvature_ladder(model, inputs, target, v0=self.vector)
+        self.vector = ladder.eigenpair.vector.to(inputs)
+        return {
+            f"{self.split}_log_{name}": value
+            for name, value in ladder.log.items()
+            if name not in ladder.missing
+        }
+
+    def state_dict(self) -> dict:
+        """The last eigenvector: what a resumed run needs for equal numbers."""
+        return {"vector": self.vector}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from where `state_dict` was taken."""
+        self.vector = state["vector"]

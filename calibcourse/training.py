@@ -13,6 +13,9 @@ SPLIT one of train, validation and test:
 | SPLIT_log_q | log of Q = mean exp(-m) | `margin_probe` |
 | sharpness | lambda_max of the Gauss-Newton matrix on training data | `SharpnessProbe` |
 | batch_sharpness | mean over batches of g'Hg / g'g on training data | `SharpnessProbe` |
+| SPLIT_log_lower, _gap, _misconfidence, _upper | logs, rungs of `ece_bounds` | `bound_quantities` |
+| SPLIT_gamma | logits; the smallest true margin | `bound_quantities` |
+| SPLIT_log_u0 .. u6, l1 .. l4 | logs of the rungs of `curvature_ladder` | `LadderProbe` |
 
 `LogitProbe()` is `calibration_probe` and `margin_probe` in one, from one forward pass per split.
 """
@@ -39,8 +42,10 @@ from .history import History, even_steps, log_steps
 from .losses import CrossEntropy
 from .optimizers import make_optimizer
 from .probes import (
+    LadderProbe,
     LogitProbe,
     SharpnessProbe,
+    bound_quantities,
     calibration_probe,
     calibration_quantities,
     margin_probe,
@@ -52,8 +57,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "History",
+    "LadderProbe",
     "LogitProbe",
     "SharpnessProbe",
+    "bound_quantities",
     "calibration_probe",
     "calibration_quantities",
     "default_device",

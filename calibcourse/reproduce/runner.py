@@ -28,7 +28,14 @@ from ..data import load_dataset
 from ..history import History
 from ..models import mlp
 from ..optimizers import make_optimizer
-from ..probes import LogitProbe, SharpnessProbe
+from ..probes import (
+    LadderProbe,
+    LogitProbe,
+    SharpnessProbe,
+    bound_quantities,
+    calibration_quantities,
+    margin_quantities,
+)
 from ..training import fit
 from .configs import RunConfig
 
@@ -137,12 +144,23 @@ def train(config: RunConfig, checkpoint: str | os.PathLike | None = None) -> His
             optimizer=make_optimizer(config.optimizer, model, config.lr, **options),
             steps=config.steps,
             batch_size=config.batch_size,
-            probes=[LogitProbe(splits=("train", "test")), SharpnessProbe()],
+            probes=trajectory_probes(),
             probe_steps=config.probe_steps,
             seed=config.seed,
             checkpoint=checkpoint,
             progress=False,
         )
+
+
+def trajectory_probes() -> list:
+    """What every trajectory is watched by: on training and held-out images, with all bounds."""
+    quantities = (calibration_quantities, margin_quantities, bound_quantities)
+    return [
+        LogitProbe(*quantities, splits=("train", "test")),
+        SharpnessProbe(),
+        LadderProbe("train"),
+        LadderProbe("test", samples=500),
+    ]
 
 
 # A sweep's runs share a data set; a process reads it once.
