@@ -1,0 +1,267 @@
+"""The paper's two hypotheses as numbers: how high ECE climbs, how soon it falls, at equal loss.
+
+Hypothesis 1 (arXiv 2604.20614, Sec. 3): what leads to flat minima calibrates. Hypothesis 2: what
+suppresses steep directions calibrates the training set better than flat minima do. A measure is a
+function of one run's history; `compare` sets two optimizers against each other run by run.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .._checks import check_real
+from ..history import History
+from .report import Sweep
+from .runner import Run
+
+Measure = Callable[[History], float]
+
+
+def peak(history: History, column: str = "train_ece") -> float:
+    """The largest value of a column along a run.
+
+    Args:
+        history: the run.
+        column: one of its columns.
+
+    Returns:
+        The value, in the column's unit.
+
+    Raises:
+        ValueError: no such column, or no finite value in it.
+
+    Example:
+        >>> peak(History([{"step": s, "train_ece": e} for s, e in enumerate((0.1, 0.4, 0.2))]))
+        0.4
+    """
+    return float(history.best(column, largest=True)[column])
+
+
+def settling_step(history: History, level: float, column: str = "train_ece") -> float:
+    """The step from which on a column stays below a level until the run ends.
+
+    Args:
+        history: the run.
+        level: in the column's unit, finite.
+        column: one of its columns; between two probes its value is taken to change linearly.
+
+    Returns:
+        Updates; 0 if it never was at the level, inf if it is there at the last probe. It can only
+        be as true as the probes are dense: what happens between two of them is not seen.
+
+    Raises:
+        ValueError, TypeError: no such column, or a level that is not a finite number.
+
+    Example:
+        >>> rows = [{"step": s, "train_ece": e} for s, e in ((0, 0.4), (10, 0.3), (20, 0.1))]
+        >>> settling_step(History(rows), 0.2)
+        15.0
+    """
+    check_real(level, "level")
+    steps, values = _measured(history, "step", column)
+    at_or_above = np.flatnonzero(values >= level)
+    if len(at_or_above) == 0:
+        return 0.0
+    last = at_or_above[-1]
+    if last == len(values) - 1:
+        return math.inf
+    share = (values[last] - level) / (values[last] - values[last + 1])
+    return float(steps[last] + share * (steps[last + 1] - steps[last]))
+
+
+def at_matched_loss(
+    history: History, column: str, loss: float, against: str = "train_loss"
+) -> float:
+    """A column's value at the moment when the loss first comes down to a level.
+
+    Runs of different optimizers and learning rates meet there with equal fit, whatever their steps
+    are worth. Between two probes the value is taken as a power of the loss: a straight line when
+    both axes are logarithmic.
+
+    Args:
+        history: the run.
+        column: a quantity that is not negative, such as "train_ece", "test_ece" or "sharpness".
+        loss: the level, in nats, > 0.
+        against: the column that has to come down to it.
+
+    Returns:
+        The value, in the column's unit; NaN if the loss starts at the level or never reaches it,
+        or the value is 0 beside that moment.
+
+    Raises:
+        ValueError, TypeError: no such column, a negative value in one, or a level that is not > 0.
+
+    Example:
+        >>> rows = [{"step": 0, "train_loss": 1.0, "train_ece": 0.5},
+        ...         {"step": 9, "train_loss": 0.01, "train_ece": 0.005}]
+        >>> round(at_matched_loss(History(rows), "train_ece", 0.1), 9)
+        0.05
+    """
+    check_real(loss, "loss", 0.0, strict=True)
+    losses, values = _measured(history, against, column)
+    for name, series in ((against, losses), (column, values)):
+        if (series < 0).any():
+            raise ValueError(f"{name} must not be negative, got {series.min():g}")
+    reached = np.flatnonzero(losses <= loss)
+    if len(reached) == 0 or reached[0] == 0:
+        return math.nan
+    pair = slice(reached[0] - 1, reached[0] + 1)
+    if not (losses[pair].all() and values[pair].all()):
+        return math.nan
+    (high, low), (before, after) = np.log(losses[pair]), np.log(values[pair])
+    share = (high - math.log(loss)) / (high - low)
+    return float(np.exp(before + share * (after - before)))
+
+
+def by_label(sweep: Sweep, measure: Measure) -> dict[str, np.ndarray]:
+    """A measure of every run, optimizer by optimizer.
+
+    Args:
+        sweep: the runs.
+        measure: called with each run's history.
+
+    Returns:
+        Label -> (learning rates, seeds) values in increasing order of both; NaN for a seed that a
+        learning rate lacks.
+    """
+    grouped: dict[str, list[Run]] = {}
+    for run in sweep.runs:
+        grouped.setdefault(run.config.label, []).append(run)
+    values = {}
+    for label, runs in grouped.items():
+        rates = sorted({run.config.lr for run in runs})
+        seeds = sorted({run.config.seed for run in runs})
+        values[label] = np.full((len(rates), len(seeds)), math.nan)
+        for run in runs:
+            place = rates.index(run.config.lr), seeds.index(run.config.seed)
+            values[label][place] = measure(run.history)
+    return values
+
+
+def decay_table(
+    sweep: Sweep, measures: Mapping[str, Measure] | None = None, digits: int = 2
+) -> str:
+    """Measures of every optimizer in Markdown: median over its runs, and their range.
+
+    Args:
+        sweep: the runs.
+        measures: heading -> measure; None is the peak of the training ECE, the step from which it
+            stays below half the peak, and the step from which it stays below 0.05.
+        digits: significant ones.
+
+    Returns:
+        One row per optimizer, such as "0.12 (0.1 to 0.3)"; "never" stands for an infinite step, a
+        dash where nothing could be measured.
+    """
+    if measures is None:
+        measures = {
+            "peak of training ECE": peak,
+            "below half its peak from step": lambda h: settling_step(h, peak(h) / 2),
+            "below 0.05 from step": lambda h: settling_step(h, 0.05),
+        }
+    cells = {heading: by_label(sweep, measure) for heading, measure in measures.items()}
+    lines = ["| | " + " | ".join(measures) + " |", "|---|" + "---|" * len(measures)]
+    for label in dict.fromkeys(run.config.label for run in sweep.runs):
+        row = " | ".join(_spread(cells[heading][label], digits) for heading in measures)
+        lines.append(f"| {label} | {row} |")
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two optimizers, one measure, pair by pair.
+
+    Args:
+        label, reference: the optimizers.
+        wins: pairs in which the first has the smaller value.
+        pairs: pairs in which both could be measured.
+        ratio: median over these pairs of the first's value over the other's; NaN without a pair.
+        low, high: the smallest and the largest such ratio.
+    """
+
+    label: str
+    reference: str
+    wins: int
+    pairs: int
+    ratio: float
+    low: float
+    high: float
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.label} below {self.reference} in {self.wins} of {self.pairs} pairs, "
+            f"ratio {self.ratio:.2f} ({self.low:.2f} to {self.high:.2f})"
+        )
+
+
+def compare(sweep: Sweep, label: str, reference: str, measure: Measure) -> Comparison:
+    """Whether one optimizer has the smaller values of a measure than another.
+
+    Runs of the same seed are paired. Where the learning rates of one optimizer are among those of
+    the other, as for SGD, SAM and BulkSGD, a pair has the same learning rate too; otherwise every
+    learning rate meets every other.
+
+    Args:
+        sweep: the runs.
+        label, reference: optimizers as in the figures, such as "SAM" and "BulkSGD 3".
+        measure: called with each run's history; the smaller, the better.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        ValueError: an optimizer without runs; the error says which there are.
+    """
+    ours, theirs = (_measure_runs(sweep, name, measure) for name in (label, reference))
+    rates = [{lr for lr, _ in runs} for runs in (ours, theirs)]
+    same_rate = rates[0] <= rates[1] or rates[1] <= rates[0]
+    pairs = np.array(
+        [
+            (value, other)
+            for (lr, seed), value in ours.items()
+            for (other_lr, other_seed), other in theirs.items()
+            if seed == other_seed and (lr == other_lr or not same_rate)
+        ]
+    ).reshape(-1, 2)
+    value, other = pairs[~np.isnan(pairs).any(axis=1)].T
+    wins, n_pairs = int((value < other).sum()), len(value)
+    ratios = (value / other)[np.isfinite(value) & np.isfinite(other) & (other != 0)]
+    summary = (np.median(ratios), ratios.min(), ratios.max()) if len(ratios) else (math.nan,) * 3
+    return Comparison(label, reference, wins, n_pairs, *map(float, summary))
+
+
+def _measure_runs(sweep: Sweep, label: str, measure: Measure) -> dict[tuple[float, int], float]:
+    """Learning rate and seed -> measure, of the runs of one label."""
+    labels = list(dict.fromkeys(run.config.label for run in sweep.runs))
+    if label not in labels:
+        raise ValueError(f"no run of {label!r}; there are {', '.join(labels)}")
+    return {
+        (run.config.lr, run.config.seed): measure(run.history)
+        for run in sweep.runs
+        if run.config.label == label
+    }
+
+
+def _measured(history: History, *columns: str) -> tuple[np.ndarray, ...]:
+    """Columns without the rows in which one of them was not measured."""
+    values = [history.column(name).astype(float) for name in columns]
+    finite = np.isfinite(values).all(axis=0)
+    return tuple(series[finite] for series in values)
+
+
+def _spread(values: np.ndarray, digits: int) -> str:
+    """Median and range in words."""
+    values = values[~np.isnan(values)]
+    if len(values) == 0:
+        return "–"
+    shown = [_rounded(v, digits) for v in (np.median(values), values.min(), values.max())]
+    return "{} ({} to {})".format(*shown)
+
+
+def _rounded(value: float, digits: int) -> str:
+    if math.isinf(value):
+        return "never"
+    # Whole steps above the digits asked for: 1,234 says more than 1.2e+03.
+    return f"{value:,.0f}" if value >= 10**digits else f"{value:.{digits}g}"
