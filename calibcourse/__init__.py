@@ -1,7 +1,15 @@
 """Too sharp, too sure: measure, explain and repair calibration while a network trains."""
 
 from .attacks import RobustMargin, pgd, robust_margin
-from .bounds import softmax_tail_bounds
+from .bounds import (
+    confidence_gap_bounds,
+    curvature_ladder,
+    direct_sandwich,
+    ece_bounds,
+    logit_hessian_bounds,
+    mse_ladder,
+    softmax_tail_bounds,
+)
 from .curvature import (
     GaussNewton,
     Hessian,
@@ -43,7 +51,16 @@ from .metrics import (
 from .models import mlp, resnet20, small_cnn
 from .optimizers import make_optimizer
 from .posthoc import TemperatureScaling
-from .probes import LogitProbe, SharpnessProbe, calibration_probe, margin_probe
+from .probes import (
+    LadderProbe,
+    LogitProbe,
+    SharpnessProbe,
+    bound_quantities,
+    calibration_probe,
+    calibration_quantities,
+    margin_probe,
+    margin_quantities,
+)
 from .training import History, default_device, even_steps, fit, log_steps, set_seed
 
 __version__ = "0.1.0"
@@ -55,6 +72,7 @@ __all__ = [
     "GaussNewton",
     "Hessian",
     "History",
+    "LadderProbe",
     "LogitProbe",
     "LossTerms",
     "RobustMargin",
@@ -64,10 +82,16 @@ __all__ = [
     "accuracy",
     "batch_sharpness",
     "bootstrap_interval",
+    "bound_quantities",
     "brier_score",
     "calibration_probe",
+    "calibration_quantities",
     "confidence_and_correct",
+    "confidence_gap_bounds",
+    "curvature_ladder",
     "default_device",
+    "direct_sandwich",
+    "ece_bounds",
     "even_steps",
     "expected_calibration_error",
     "fit",
@@ -80,14 +104,17 @@ __all__ = [
     "load_dataset",
     "log_margin_moment",
     "log_steps",
+    "logit_hessian_bounds",
     "make_optimizer",
     "margin_moment",
     "margin_moment_share",
     "margin_probe",
+    "margin_quantities",
     "maximum_calibration_error",
     "mean_confidence",
     "mean_misconfidence",
     "mlp",
+    "mse_ladder",
     "negative_log_likelihood",
     "pgd",
     "predicted_margin",

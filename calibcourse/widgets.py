@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 import ipywidgets
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -141,3 +142,37 @@ def learning_rate_explorer(sweep: Sweep) -> Explorer:
         layout=ipywidgets.Layout(width="28em"),
     )
     return Explorer(draw, alt, rate=control)
+
+
+def logits_explorer(n_classes: int = 10) -> Explorer:
+    """Lesson 05: drag the logits of one image and watch every per-sample bound move.
+
+    Args:
+        n_classes: K, at least 3; class 0 is the label, class 1 a rival, all others are level.
+
+    Returns:
+        A widget; its static twin is `plots.logit_bounds_grid`.
+    """
+
+    def draw(label: float, rival: float, others: float) -> Figure:
+        fig, axes = plots.figure(2, 4.6, 3.4)
+        plots.logit_bounds(_three_levels(label, rival, others, n_classes), 0, axes)
+        return fig
+
+    def alt(label: float, rival: float, others: float) -> str:
+        return (
+            f"Probabilities and per-sample bounds at logits {label:g} for the label, {rival:g} for "
+            f"a rival and {others:g} for all others."
+        )
+
+    return Explorer(
+        draw,
+        alt,
+        label=slider("label's logit", 3.0, -5.0, 5.0, 0.5),
+        rival=slider("one rival's", 1.0, -5.0, 5.0, 0.5),
+        others=slider("all others'", -2.0, -5.0, 5.0, 0.5),
+    )
+
+
+def _three_levels(label: float, rival: float, others: float, n_classes: int) -> Tensor:
+    return torch.tensor([label, rival] + [others] * (n_classes - 2))
