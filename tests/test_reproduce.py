@@ -25,11 +25,15 @@ from calibcourse.history import History
 from calibcourse.reproduce import (
     FIGURES,
     PROFILES,
+    Phases,
     Run,
     RunConfig,
     Sweep,
+    at_even_steps,
     correlation,
+    correlations,
     load_recorded,
+    phases,
     plan,
     sweep,
     table_1,
@@ -370,6 +374,72 @@ def test_table_averages_over_seeds_first_then_over_learning_rates():
         # Per learning rate 0 and 1: mean 1/2, std with n - 1 = sqrt(1/2).
         assert entry.mean == pytest.approx(0.5) and entry.std == pytest.approx(math.sqrt(0.5))
         assert entry.n_runs == 4 and repr(entry) == "0.50 ± 0.71"
+        # Around the means of their learning rates the seeds lie at ±1 and ±0: variance 2 / (4 - 2).
+        assert entry.std_seeds == pytest.approx(1) and (entry.lowest, entry.highest) == (-1, 1)
+    assert math.isnan(table_1(Sweep(runs[:1]))[0].std_seeds)  # one seed tells nothing of seeds
+
+
+def test_correlations_are_grouped_by_optimizer_and_learning_rate():
+    made = some_sweep(n_lr=2, n_seeds=3)
+    other = replace(made.runs[0], config=replace(TINY, optimizer="adamw"))
+    values = correlations(Sweep((*made.runs, other)), "train_ece", "spearman")
+    assert values == {"SGD": {0.1: [1.0] * 3, 0.2: [1.0] * 3}, "AdamW": {0.1: [1.0]}}
+    few = correlations(made, "test_ece", steps=lambda run: run.config.even_steps[:2])
+    assert math.isnan(few["SGD"][0.1][0])  # two probes
+
+
+def test_values_at_even_steps_are_those_of_the_table():
+    (run,) = some_sweep(1, 1).runs
+    values = at_even_steps(run, "sharpness")
+    np.testing.assert_array_equal(values, [1 / (1 + s) for s in run.config.even_steps])
+    assert len(values) < len(run.history)  # the logarithmic probes are left out
+
+
+def phase_history(sharpness, gap):
+    """A run probed at steps 0, 10, 20, ... with these values of confidence less accuracy."""
+    rows = [
+        {"step": 10 * i, "sharpness": s, "test_confidence": 0.5 + g, "test_accuracy": 0.5}
+        for i, (s, g) in enumerate(zip(sharpness, gap, strict=True))
+    ]
+    return History(rows)
+
+
+@pytest.mark.parametrize(
+    ("sharpness", "gap", "expected"),
+    [
+        # Sure by chance before training, then in doubt twice; a dip within the plateau.
+        ([1, 5, 8, 3, 9, 4], [0.1, -0.1, 0.1, -0.1, 0.0, 0.2], Phases(40, 10, 40)),
+        ([4, 3, 2, 1], [0.1, 0.1, 0.1, 0.1], Phases(0, 0, 20)),  # never in doubt, only falling
+        ([1, 2, 3, 4], [0.1, 0.1, 0.1, -0.1], Phases(None, 10, 30)),  # in doubt to the end
+    ],
+)
+def test_phases(sharpness, gap, expected):
+    assert phases(phase_history(sharpness, gap)) == expected
+
+
+@given(
+    values=st.lists(st.tuples(st.floats(0.01, 100), st.floats(-0.5, 0.5)), min_size=1, max_size=30),
+    scale=st.sampled_from([0.125, 2.0, 1024.0]),  # powers of two: exact
+)
+@settings(deadline=None, max_examples=60)
+def test_phases_are_as_defined_whatever_the_unit(values, scale):
+    sharpness, gap = (list(v) for v in zip(*values, strict=True))
+    history = phase_history(sharpness, gap)
+    found = phases(history)
+    assert found == phases(phase_history([scale * s for s in sharpness], gap))
+    steps, peak = range(0, 10 * len(values), 10), max(sharpness)
+    steep = [t for t, s in zip(steps, sharpness, strict=True) if s >= peak / 2]
+    assert (found.steep_from, found.steep_until) == (min(steep), max(steep))
+    doubt = history.column("test_confidence") < 0.5
+    after = [t for t in steps if not doubt[t // 10 :].any()]
+    assert found.sure_from == (min(after) if after else None)
+
+
+def test_phases_need_finite_columns():
+    with pytest.raises(ValueError, match="finite sharpness, test_confidence"):
+        phases(phase_history([1.0, math.nan], [0.1, 0.1]))
+    with pytest.raises(ValueError, match="sharpness"):
+        phases(History([{"step": 0}]))
 
 
 def test_table_text_sets_the_papers_rows_beneath_ours():

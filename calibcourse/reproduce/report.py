@@ -2,8 +2,8 @@
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from .._checks import check_choice
 from .._files import read_json, write_atomically, write_json
 from ..history import History
 from ..plots import CURVATURE, STYLE, TEST, TRAIN, png_bytes
-from .configs import FIGURES, FIVE, LABELS, RunConfig
-from .runner import Run
+from .configs import FIGURES, FIVE, LABELS
+from .runner import Run, config_from_dict
 
 FORMAT = "calibcourse.sweep"
 VERSION = 1
@@ -65,8 +65,9 @@ class Sweep:
         Raises:
             ValueError: no run is like that; the error says which values there are.
         """
+        names = {"label", *(f.name for run in self.runs[:1] for f in fields(run.config))}
         for name in criteria:
-            check_choice(name, "a criterion", RunConfig.__dataclass_fields__)
+            check_choice(name, "a criterion", names)
         chosen = tuple(
             run
             for run in self.runs
@@ -157,7 +158,7 @@ def correlation(
     Example:
         >>> rows = [{"step": s, "a": s, "b": s**3} for s in range(5)]
         >>> round(correlation(History(rows), "a", "b"), 3)
-        0.913
+        0.906
         >>> correlation(History(rows), "a", "b", "spearman")
         1.0
     """
@@ -176,11 +177,51 @@ def correlation(
     return round(float(x @ y / math.sqrt((x @ x) * (y @ y))), 12)
 
 
+def at_even_steps(run: Run, column: str) -> np.ndarray:
+    """One quantity at the evenly spaced probes of a run.
+
+    Args:
+        run: the run.
+        column: one of its history's columns.
+
+    Returns:
+        (probes,) values; a run that diverged has fewer than its configuration plans.
+    """
+    history = run.history
+    return history.column(column)[np.isin(history.column("step"), run.config.even_steps)]
+
+
+def correlations(
+    sweep: Sweep,
+    column: str,
+    method: str = "pearson",
+    steps: Callable[[Run], Sequence[int]] = lambda run: run.config.even_steps,
+) -> dict[str, dict[float, list[float]]]:
+    """Correlation of one quantity with sharpness along each run.
+
+    Args:
+        sweep: the runs.
+        column: one of their columns.
+        method: as in `correlation`.
+        steps: which probes of a run to use; the evenly spaced ones, as in Table 1, unless said.
+
+    Returns:
+        label of the optimizer -> learning rate -> one value per seed, in the order of the runs.
+    """
+    values: dict[str, dict[float, list[float]]] = {}
+    for run in sweep.runs:
+        value = correlation(run.history, column, method=method, steps=steps(run))
+        values.setdefault(run.config.label, {}).setdefault(run.config.lr, []).append(value)
+    return values
+
+
 @dataclass(frozen=True)
 class Entry:
     """One cell of Table 1: mean and standard deviation (n - 1) over learning rates.
 
-    Each learning rate counts once, with the mean over its seeds.
+    Each learning rate counts once, with the mean over its seeds. `std_seeds` is the standard
+    deviation over seeds at one learning rate (n - 1, pooled), `lowest` and `highest` are over all
+    runs; the paper gives none of them.
     """
 
     column: str
@@ -188,6 +229,9 @@ class Entry:
     method: str
     mean: float
     std: float
+    std_seeds: float
+    lowest: float
+    highest: float
     n_runs: int
 
     def __repr__(self) -> str:
@@ -206,18 +250,80 @@ def table_1(sweep: Sweep, method: str = "pearson") -> list[Entry]:
     """
     entries = []
     for column in PAPER_TABLE_1:
+        values = correlations(sweep, column, method)
         for optimizer in FIVE:
-            runs = [run for run in sweep.runs if run.config.optimizer == optimizer]
-            if not runs:
-                continue
-            by_lr: dict[float, list[float]] = {}
-            for run in runs:
-                value = correlation(run.history, column, method=method, steps=run.config.even_steps)
-                by_lr.setdefault(run.config.lr, []).append(value)
-            means = np.array([np.mean(values) for values in by_lr.values()])
-            std = float(means.std(ddof=1)) if len(means) > 1 else math.nan
-            entries.append(Entry(column, optimizer, method, float(means.mean()), std, len(runs)))
+            if LABELS[optimizer] in values:
+                by_lr = list(values[LABELS[optimizer]].values())
+                entries.append(Entry(column, optimizer, method, **_spread(by_lr)))
     return entries
+
+
+def _spread(by_lr: list[list[float]]) -> dict[str, float]:
+    """Means and deviations of an entry from the values at each learning rate."""
+    means = np.array([np.mean(values) for values in by_lr])
+    flat = np.concatenate(by_lr)
+    # Within a learning rate, seeds vary around its mean: so many values less so many means.
+    within = sum(float(np.var(values)) * len(values) for values in by_lr)
+    freedom = len(flat) - len(by_lr)
+    return {
+        "mean": float(means.mean()),
+        "std": float(means.std(ddof=1)) if len(means) > 1 else math.nan,
+        "std_seeds": math.sqrt(within / freedom) if freedom else math.nan,
+        "lowest": float(flat.min()),
+        "highest": float(flat.max()),
+        "n_runs": len(flat),
+    }
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Where a run turns, as training steps.
+
+    Args:
+        sure_from: the first probe from which on held-out confidence is never below accuracy again;
+            None where the run ends under-confident.
+        steep_from, steep_until: the first and the last probe at which the sharpness is at least
+            half of its largest value.
+    """
+
+    sure_from: int | None
+    steep_from: int
+    steep_until: int
+
+
+def phases(history: History) -> Phases:
+    """Find the phases of a run from its columns: warm-up, climb, plateau, decay.
+
+    Calibration and curvature keep their own time: the warm-up, in which the network is
+    under-confident on held-out images, lasts until `sure_from`; the sharpness climbs until
+    `steep_from` and decays after `steep_until`. A run that never gets sharper than twice its start
+    has `steep_from` 0.
+
+    Args:
+        history: with columns sharpness, test_confidence and test_accuracy, all finite.
+
+    Returns:
+        The steps.
+
+    Raises:
+        ValueError: a column is missing or not finite.
+
+    Example:
+        >>> rows = [(0, 2, 0.2, 0.1), (1, 4, 0.3, 0.6), (5, 9, 0.8, 0.7), (9, 3, 0.9, 0.7)]
+        >>> names = ("step", "sharpness", "test_confidence", "test_accuracy")
+        >>> phases(History([dict(zip(names, row)) for row in rows]))
+        Phases(sure_from=5, steep_from=5, steep_until=5)
+    """
+    names = ("sharpness", "test_confidence", "test_accuracy")
+    sharpness, confidence, accuracy = (history.column(name) for name in names)
+    if not np.isfinite([sharpness, confidence, accuracy]).all():
+        raise ValueError(f"history must have finite {', '.join(names)}, got NaN")
+    steps = history.column("step")
+    after_doubt = np.flatnonzero(confidence < accuracy).max(initial=-1) + 1
+    steep = steps[sharpness >= sharpness.max() / 2]
+    return Phases(
+        int(steps[after_doubt]) if after_doubt < len(steps) else None, int(steep[0]), int(steep[-1])
+    )
 
 
 def table_1_text(sweep: Sweep) -> str:
@@ -305,15 +411,20 @@ def write_report(sweep: Sweep, figure: str, folder: str | os.PathLike) -> list[P
     return [path.with_suffix(suffix) for suffix in (".png", ".md", ".json")]
 
 
-def _report_text(sweep: Sweep, figure: str) -> str:
+def made_by(sweep: Sweep) -> str:
+    """How a sweep was made, in Markdown: command, size, cost, machine, and the runs that diverged."""
     made = sweep.runs[0].provenance
     seconds = sum(run.provenance["seconds"] for run in sweep.runs)
-    text = f"# {figure}: {FIGURES[figure].title}\n\n"
-    text += f"`calibcourse {sweep.command}`: {len(sweep)} runs, {seconds / 3600:.1f} hours of "
+    text = f"`calibcourse {sweep.command}`: {len(sweep)} runs, {seconds / 3600:.1f} hours of "
     text += f"computing on {made['processor']} with torch {made['torch']}, {made['date']}.\n\n"
     for run in sweep.runs:
         if run.history.diverged_at is not None:
             text += f"- {run.config.key} diverged at step {run.history.diverged_at}.\n"
+    return text
+
+
+def _report_text(sweep: Sweep, figure: str) -> str:
+    text = f"# {figure}: {FIGURES[figure].title}\n\n" + made_by(sweep)
     if any(run.config.optimizer in FIVE for run in sweep.runs):
         text += "\n" + table_1_text(sweep)
     return text
@@ -348,9 +459,7 @@ def _run(entry: dict[str, Any]) -> Run:
     history = History([], {}, entry["diverged_at"]).to_dict() | {"rows": rows}
     if not isinstance(entry["provenance"], dict):
         raise TypeError("provenance must be an object")
-    return Run(
-        RunConfig.from_dict(entry["config"]), History.from_dict(history), entry["provenance"]
-    )
+    return Run(config_from_dict(entry["config"]), History.from_dict(history), entry["provenance"])
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
