@@ -99,6 +99,17 @@ def bound_quantities(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
     return {f"log_{rung}": bounds.log[rung] for rung in rungs} | {"gamma": bounds.gamma}
 
 
+@torch.no_grad()
+def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:
+    """A model's logits (N, K) on many images, in chunks that bound the memory, without a graph.
+
+    Args:
+        model: maps (N, ...) to logits (N, K); used in the mode it is in.
+        inputs: (N, ...).
+    """
+    return torch.cat([model(chunk) for chunk in inputs.split(CHUNK)])
+
+
 class LogitProbe:
     """Quantities of the logits on chosen splits, from one forward pass per split.
 
@@ -130,7 +141,7 @@ class LogitProbe:
         row = {}
         for name in self.splits:
             split = getattr(data, name)
-            logits = torch.cat([model(chunk) for chunk in split.inputs.split(CHUNK)])
+            logits = logits_of(model, split.inputs)
             if not torch.isfinite(logits).all():
                 raise FloatingPointError(f"a logit on the {name} split is NaN or infinite")
             for quantity in self.quantities:

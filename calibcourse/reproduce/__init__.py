@@ -1,4 +1,4 @@
-"""The paper's trajectory figures and Table 1: planned, run, resumed, recorded and reported."""
+"""The paper's figures and tables: planned, run, resumed, recorded and reported."""
 
 from .configs import FIGURES, PROFILES, RunConfig, plan
 from .hypotheses import (
@@ -9,6 +9,18 @@ from .hypotheses import (
     decay_table,
     peak,
     settling_step,
+)
+from .methods import GRID, METHODS, TABLES, MethodConfig, plan_methods
+from .methods_report import (
+    Difference,
+    accuracy_and_ece_text,
+    comparison_figure,
+    difference,
+    every_quantity_text,
+    grid_figure,
+    grid_values,
+    outcomes,
+    step_costs,
 )
 from .report import (
     Phases,
@@ -27,27 +39,41 @@ from .slack import median_slack, slack_table, slack_table_text
 
 __all__ = [
     "FIGURES",
+    "GRID",
+    "METHODS",
     "PROFILES",
+    "TABLES",
     "Comparison",
+    "Difference",
+    "MethodConfig",
     "Phases",
     "Run",
     "RunConfig",
     "Sweep",
+    "accuracy_and_ece_text",
     "at_even_steps",
     "at_matched_loss",
     "by_label",
     "compare",
+    "comparison_figure",
     "correlation",
     "correlations",
     "decay_table",
+    "difference",
+    "every_quantity_text",
+    "grid_figure",
+    "grid_values",
     "load_recorded",
     "median_slack",
+    "outcomes",
     "peak",
     "phases",
     "plan",
+    "plan_methods",
     "settling_step",
     "slack_table",
     "slack_table_text",
+    "step_costs",
     "sweep",
     "table_1",
     "table_1_text",

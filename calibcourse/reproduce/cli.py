@@ -8,6 +8,8 @@ from pathlib import Path
 from ..data import DATASETS
 from ..training import default_device
 from .configs import FIGURES, PROFILES, plan
+from .methods import TABLES, plan_methods
+from .methods_report import write_methods_report
 from .report import Sweep, write_report
 from .runner import SweepError, executor_for, sweep
 
@@ -15,7 +17,10 @@ from .runner import SweepError, executor_for, sweep
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the subcommand to its parser."""
     parser.add_argument(
-        "figure", choices=FIGURES, help="of the paper; all: the runs of all of them"
+        "figure",
+        choices=[*FIGURES, *TABLES],
+        help="of the paper; all: every trajectory; methods: tables 2 and A2; "
+        "grid: CalMO's two weights",
     )
     parser.add_argument(
         "--profile",
@@ -53,14 +58,17 @@ def run(options: argparse.Namespace) -> int:
         ValueError, OSError: bad arguments or an unwritable folder, named.
     """
     device = default_device().type if options.profile == "full" else "cpu"
-    configs = plan(options.figure, options.profile, options.dataset, options.seeds, device)
+    compared = options.figure in TABLES
+    make_plan = plan_methods if compared else plan
+    configs = make_plan(options.figure, options.profile, options.dataset, options.seeds, device)
     try:
         with executor_for(options.workers, options.scheduler) as executor:
             runs = sweep(configs, options.out, executor)
     except SweepError as error:
         print(f"calibcourse reproduce: {error}", file=sys.stderr)
         return 1
-    paths = write_report(Sweep(tuple(runs), _command(options)), options.figure, options.out)
+    write = write_methods_report if compared else write_report
+    paths = write(Sweep(tuple(runs), _command(options)), options.figure, options.out)
     print(paths[1].read_text())
     print(*(f"wrote {path}" for path in paths), sep="\n")
     return 0

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Self
 
 from .._checks import check_choice, check_integer, check_real
 from ..data import DATASETS
@@ -12,8 +12,34 @@ from ..history import even_steps, log_steps
 from ..optimizers import OPTIMIZERS
 
 
+class Config:
+    """What every kind of configuration can do; its fields are those of the dataclass below it."""
+
+    seed: int
+    label: str
+    slug: str
+
+    @property
+    def key(self) -> str:
+        """A file name: readable, and different for any two configurations."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"{self.slug}-seed{self.seed}-{digest[:8]}"
+
+    @classmethod
+    def from_dict(cls, record: Any) -> Self:
+        """Rebuild a configuration from plain data, which may be anybody's.
+
+        Raises:
+            ValueError, TypeError: not an object, unknown or missing fields, or a bad value.
+        """
+        names = {f.name for f in fields(cls)}
+        if not isinstance(record, dict) or record.keys() != names:
+            raise ValueError(f"a configuration must have exactly the fields {sorted(names)}")
+        return cls(**record)
+
+
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Config):
     """Everything that decides one training run of the paper's MLP (tanh, cross-entropy).
 
     Args:
@@ -69,11 +95,9 @@ class RunConfig:
         return LABELS[self.optimizer]
 
     @property
-    def key(self) -> str:
-        """A file name: readable, and different for any two configurations."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        name = self.label.lower().replace(" ", "")
-        return f"{self.dataset}-{name}-lr{self.lr:g}-seed{self.seed}-{digest[:8]}"
+    def slug(self) -> str:
+        """The readable part of the key."""
+        return f"{self.dataset}-{self.label.lower().replace(' ', '')}-lr{self.lr:g}"
 
     @property
     def even_steps(self) -> list[int]:
@@ -84,18 +108,6 @@ class RunConfig:
     def probe_steps(self) -> list[int]:
         """All probe steps: evenly spaced, and logarithmically for the early phase."""
         return sorted({*self.even_steps, *log_steps(self.steps, self.log_probes)})
-
-    @classmethod
-    def from_dict(cls, record: Any) -> "RunConfig":
-        """Rebuild a configuration from plain data, which may be anybody's.
-
-        Raises:
-            ValueError, TypeError: not an object, unknown or missing fields, or a bad value.
-        """
-        names = {f.name for f in fields(cls)}
-        if not isinstance(record, dict) or record.keys() != names:
-            raise ValueError(f"a configuration must have exactly the fields {sorted(names)}")
-        return cls(**record)
 
 
 _MINIMA = {

@@ -412,7 +412,7 @@ def write_report(sweep: Sweep, figure: str, folder: str | os.PathLike) -> list[P
 
 
 def made_by(sweep: Sweep) -> str:
-    """How a sweep was made, in Markdown: command, size, cost, machine, and the runs that diverged."""
+    """How a sweep was made, in Markdown: command, size, cost, machine, and which runs diverged."""
     made = sweep.runs[0].provenance
     seconds = sum(run.provenance["seconds"] for run in sweep.runs)
     text = f"`calibcourse {sweep.command}`: {len(sweep)} runs, {seconds / 3600:.1f} hours of "

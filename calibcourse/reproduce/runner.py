@@ -5,7 +5,6 @@ that finds its file returns at once. A run in flight keeps a checkpoint beside i
 there. So starting the same command again is how a sweep resumes, whatever stopped it.
 """
 
-import functools
 import os
 import platform
 import threading
@@ -13,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing import get_context, parent_process
@@ -24,20 +23,10 @@ import torch
 from tqdm.auto import tqdm
 
 from .._files import read_json, write_json
-from ..data import load_dataset
 from ..history import History
-from ..models import mlp
-from ..optimizers import make_optimizer
-from ..probes import (
-    LadderProbe,
-    LogitProbe,
-    SharpnessProbe,
-    bound_quantities,
-    calibration_quantities,
-    margin_quantities,
-)
-from ..training import fit
-from .configs import RunConfig
+from .configs import Config, RunConfig
+from .jobs import step_seconds, threads, train
+from .methods import MethodConfig
 
 FORMAT = "calibcourse.run"
 VERSION = 1
@@ -52,7 +41,7 @@ _ONE_AT_A_TIME = threading.Lock()
 class Run:
     """A finished run: its configuration, what its probes saw, and where it was made."""
 
-    config: RunConfig
+    config: Config
     history: History
     provenance: dict[str, Any]
 
@@ -83,7 +72,7 @@ class Run:
                 "choose another output folder, or delete the file to run it again"
             )
         try:
-            config = RunConfig.from_dict(record.get("config"))
+            config = config_from_dict(record.get("config"))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
         provenance = record.get("provenance")
@@ -92,7 +81,17 @@ class Run:
         return cls(config, History.from_dict(record.get("history"), str(path)), provenance)
 
 
-def run_one(config: RunConfig, folder: str | os.PathLike) -> str:
+def config_from_dict(record: Any) -> Config:
+    """A configuration of whichever kind has these fields.
+
+    Raises:
+        ValueError, TypeError: as `Config.from_dict`.
+    """
+    is_method = isinstance(record, dict) and "loss" in record
+    return (MethodConfig if is_method else RunConfig).from_dict(record)
+
+
+def run_one(config: Config, folder: str | os.PathLike) -> str:
     """Train one configuration and write its record, unless the record is there.
 
     Args:
@@ -107,64 +106,15 @@ def run_one(config: RunConfig, folder: str | os.PathLike) -> str:
     with _ONE_AT_A_TIME:
         if not record.exists():
             resumed, start = checkpoint.exists(), time.perf_counter()
-            with _threads(config.threads):
+            with threads(config.threads):
                 history = train(config, checkpoint)
                 seconds = round(time.perf_counter() - start, 1)
                 made = provenance() | {"seconds": seconds, "resumed": resumed}
+                if isinstance(config, MethodConfig):
+                    made["seconds_per_step"] = step_seconds(config)
             Run(config, history, made).save(record)
         checkpoint.unlink(missing_ok=True)
     return str(record)
-
-
-def train(config: RunConfig, checkpoint: str | os.PathLike | None = None) -> History:
-    """The training run of a configuration, with every probe of the trajectories.
-
-    Args:
-        config: the run.
-        checkpoint: as in `fit`.
-
-    Returns:
-        Its history.
-    """
-    data = _dataset(config.dataset)
-    data = replace(
-        data,
-        train=data.train.head(config.train_samples),
-        test=data.test.head(config.held_out_samples),
-    ).to(config.device)
-    shape = tuple(data.train.inputs.shape[1:])
-    model = mlp(shape, config.hidden, len(data.classes), seed=config.seed).to(config.device)
-    options = dict(config.options)
-    if config.optimizer == "bulk_sgd":
-        options["inputs"] = data.train.inputs
-    with _threads(config.threads):
-        return fit(
-            model,
-            data,
-            optimizer=make_optimizer(config.optimizer, model, config.lr, **options),
-            steps=config.steps,
-            batch_size=config.batch_size,
-            probes=trajectory_probes(),
-            probe_steps=config.probe_steps,
-            seed=config.seed,
-            checkpoint=checkpoint,
-            progress=False,
-        )
-
-
-def trajectory_probes() -> list:
-    """What every trajectory is watched by: on training and held-out images, with all bounds."""
-    quantities = (calibration_quantities, margin_quantities, bound_quantities)
-    return [
-        LogitProbe(*quantities, splits=("train", "test")),
-        SharpnessProbe(),
-        LadderProbe("train"),
-        LadderProbe("test", samples=500),
-    ]
-
-
-# A sweep's runs share a data set; a process reads it once.
-_dataset = functools.lru_cache(maxsize=1)(load_dataset)
 
 
 class SweepError(RuntimeError):
@@ -172,7 +122,7 @@ class SweepError(RuntimeError):
 
 
 def sweep(
-    configs: Sequence[RunConfig],
+    configs: Sequence[Config],
     folder: str | os.PathLike,
     executor: Executor | None = None,
     progress: bool = True,
@@ -217,7 +167,7 @@ def sweep(
     return [Run.load(record_path(folder, config)) for config in configs]
 
 
-def record_path(folder: str | os.PathLike, config: RunConfig) -> Path:
+def record_path(folder: str | os.PathLike, config: Config) -> Path:
     """Where the record of a finished run lies."""
     return Path(folder) / RECORDS / f"{config.key}.json"
 
@@ -317,13 +267,3 @@ def _prepare(folder: Path) -> None:
             raise OSError(f"cannot write to the output folder {folder}: {error}") from error
         for litter in (folder / name).glob(".*.tmp"):
             litter.unlink(missing_ok=True)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,0 +1,237 @@
+"""One run of a sweep: from a configuration to its history.
+
+A trajectory is watched by every probe, on training and test images. A run of the comparison of
+methods looks at training and validation images only; test images are read once, when the training
+is over and the best-validation step is known.
+"""
+
+import functools
+import os
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ..attacks import robust_margin
+from ..data import Dataset, load_dataset
+from ..history import History
+from ..margins import log_margin_moment
+from ..metrics import brier_score
+from ..models import mlp, resnet20, small_cnn
+from ..optimizers import make_optimizer
+from ..posthoc import TemperatureScaling
+from ..probes import (
+    LadderProbe,
+    LogitProbe,
+    SharpnessProbe,
+    bound_quantities,
+    calibration_quantities,
+    logits_of,
+    margin_quantities,
+)
+from ..training import fit
+from .configs import Config, RunConfig
+from .methods import MethodConfig
+
+EPSILON = 8 / 255  # the radius at which robust margins are reported, whatever the method trained on
+TIMED_STEPS = 20
+
+
+def train(config: Config, checkpoint: str | os.PathLike | None = None) -> History:
+    """The training run of a configuration, with the probes of its kind.
+
+    Args:
+        config: the run.
+        checkpoint: as in `fit`.
+
+    Returns:
+        Its history. A comparison's has the test columns in two rows only, which may coincide: that
+        of the lowest validation loss, and the last.
+    """
+    with threads(config.threads):
+        if isinstance(config, MethodConfig):
+            return _compare(config, checkpoint)
+        return _follow(config, checkpoint)
+
+
+def _follow(config: RunConfig, checkpoint: str | os.PathLike | None) -> History:
+    data = _data(config)
+    shape = tuple(data.train.inputs.shape[1:])
+    model = mlp(shape, config.hidden, len(data.classes), seed=config.seed).to(config.device)
+    options = dict(config.options)
+    if config.optimizer == "bulk_sgd":
+        options["inputs"] = data.train.inputs
+    return fit(
+        model,
+        data,
+        optimizer=make_optimizer(config.optimizer, model, config.lr, **options),
+        steps=config.steps,
+        batch_size=config.batch_size,
+        probes=trajectory_probes(),
+        probe_steps=config.probe_steps,
+        seed=config.seed,
+        checkpoint=checkpoint,
+        progress=False,
+    )
+
+
+def trajectory_probes() -> list:
+    """What every trajectory is watched by: on training and held-out images, with all bounds."""
+    quantities = (calibration_quantities, margin_quantities, bound_quantities)
+    return [
+        LogitProbe(*quantities, splits=("train", "test")),
+        SharpnessProbe(),
+        LadderProbe("train"),
+        LadderProbe("test", samples=500),
+    ]
+
+
+def _compare(config: MethodConfig, checkpoint: str | os.PathLike | None) -> History:
+    data, model = _data(config), _model(config)
+    best = BestValidation()
+    history = fit(
+        model,
+        data,
+        config.make_loss(),
+        make_optimizer(config.optimizer, model, config.lr, **config.options),
+        steps=config.steps,
+        batch_size=config.batch_size,
+        probes=[best],
+        probe_steps=config.probe_steps,
+        seed=config.seed,
+        checkpoint=checkpoint,
+        progress=False,
+    )
+    model.eval()
+    history.rows[-1] |= evaluation(model, data, config.attacked_samples)
+    row = history.best("validation_loss")
+    if row is not history.rows[-1]:
+        model.load_state_dict(best.parameters)
+        row |= evaluation(model, data, config.attacked_samples)
+    return history
+
+
+def quantities(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """What the comparison reports of logits: calibration, margins, and the Brier score."""
+    row = calibration_quantities(logits, target) | margin_quantities(logits, target)
+    return row | {"brier": brier_score(logits, target)}
+
+
+class BestValidation:
+    """A probe of training and validation data that keeps the parameters of the lowest loss.
+
+    Attributes:
+        loss: the lowest validation loss so far, nats.
+        parameters: the model's state then.
+    """
+
+    def __init__(self) -> None:
+        self.probe = LogitProbe(quantities, splits=("train", "validation"))
+        self.loss = float("inf")
+        self.parameters: dict[str, Tensor] | None = None
+
+    def __call__(self, model: nn.Module, data: Dataset) -> dict[str, float]:
+        row = self.probe(model, data)
+        if row["validation_loss"] < self.loss:
+            self.loss = row["validation_loss"]
+            self.parameters = {n: value.clone() for n, value in model.state_dict().items()}
+        return row
+
+    def state_dict(self) -> dict:
+        """What a resumed run needs."""
+        return {"loss": self.loss, "parameters": self.parameters}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from where `state_dict` was taken."""
+        self.loss, self.parameters = state["loss"], state["parameters"]
+
+
+def evaluation(model: nn.Module, data: Dataset, attacked_samples: int) -> dict[str, float]:
+    """The columns that are measured once training is over, test images among them.
+
+    Args:
+        model: in eval mode.
+        data: the temperature is fitted on its validation part.
+        attacked_samples: the first so many training and test images are attacked.
+
+    Returns:
+        test_*: as in training and validation; SPLIT_robust_margin (mean) and SPLIT_robust_log_q at
+        ε = 8/255, L∞, for train and test; temperature, and test_scaled_* with it.
+    """
+    row = LogitProbe(quantities, splits=("test",))(model, data)
+    for name in ("train", "test"):
+        split = getattr(data, name).head(min(attacked_samples, len(getattr(data, name))))
+        margin = robust_margin(model, split.inputs, split.target, EPSILON).margin
+        row[f"{name}_robust_margin"] = float(margin.mean())
+        row[f"{name}_robust_log_q"] = float(log_margin_moment(margin))
+    scaling = TemperatureScaling().fit(
+        logits_of(model, data.validation.inputs), data.validation.target
+    )
+    scaled = quantities(scaling.transform(logits_of(model, data.test.inputs)), data.test.target)
+    row |= {f"test_scaled_{name}": float(value) for name, value in scaled.items()}
+    return row | {"temperature": scaling.temperature}
+
+
+def step_seconds(config: MethodConfig) -> float:
+    """Median seconds of one training step: forward, backward and update, without probes.
+
+    On the CPU it is processor time, which other programs do not lengthen.
+    """
+    data, model = _data(config), _model(config)
+    batch = data.train.head(min(config.batch_size, len(data.train)))
+    optimizer = make_optimizer(config.optimizer, model, config.lr, **config.options)
+    loss = config.make_loss()
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        total = loss(model, batch.inputs, batch.target).total
+        total.backward()
+        return total
+
+    def clock() -> float:
+        if config.device == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    times = []
+    for _ in range(TIMED_STEPS):
+        start = clock()
+        optimizer.step(closure)
+        times.append(clock() - start)
+    return round(statistics.median(times), 5)
+
+
+def _model(config: MethodConfig) -> nn.Module:
+    data = _data(config)
+    shape, n_classes = tuple(data.train.inputs.shape[1:]), len(data.classes)
+    if config.model == "resnet20":
+        model = resnet20(shape[0], n_classes, seed=config.seed)
+    else:
+        model = small_cnn(shape, n_classes=n_classes, seed=config.seed)
+    return model.to(config.device)
+
+
+def _data(config: Config) -> Dataset:
+    data = _dataset(config.dataset)
+    train, test = data.train.head(config.train_samples), data.test.head(config.held_out_samples)
+    return replace(data, train=train, test=test).to(config.device)
+
+
+# A sweep's runs share a data set; a process reads it once.
+_dataset = functools.lru_cache(maxsize=1)(load_dataset)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
