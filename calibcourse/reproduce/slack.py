@@ -70,7 +70,7 @@ class SlackEntry:
         return f"{middle:.1f} ({low:.1f} to {high:.1f})"
 
 
-def phases(history: History) -> np.ndarray:
+def row_phases(history: History) -> np.ndarray:
     """The phase of every row of a run, decided by its own sharpness and margins.
 
     Args:
@@ -85,7 +85,7 @@ def phases(history: History) -> np.ndarray:
 
     Example:
         >>> rows = [{"sharpness": s, "train_gamma": g} for s, g in ((1, -9), (7, -2), (3, 1))]
-        >>> phases(History([{"step": i} | row for i, row in enumerate(rows)])).tolist()
+        >>> row_phases(History([{"step": i} | row for i, row in enumerate(rows)])).tolist()
         ['rising', 'fitting', 'interpolating']
     """
     sharpness, gamma = history.column("sharpness"), history.column("train_gamma")
@@ -134,12 +134,12 @@ def slack_table(sweep: Sweep, n_classes: int = 10) -> list[SlackEntry]:
         One entry per optimizer, phase, split and bound, in this order of nesting.
 
     Raises:
-        ValueError, TypeError: as `log_slack` and `phases`.
+        ValueError, TypeError: as `log_slack` and `row_phases`.
     """
     entries = []
     for label in dict.fromkeys(run.config.label for run in sweep.runs):
         histories = [run.history for run in sweep.runs if run.config.label == label]
-        phase_of = [phases(history) for history in histories]
+        phase_of = [row_phases(history) for history in histories]
         slack_of = {
             split: [log_slack(history, split, n_classes) for history in histories]
             for split in ("train", "test")
