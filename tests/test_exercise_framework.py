@@ -310,6 +310,19 @@ def test_modules_are_copied_and_a_changed_mode_is_noticed():
     assert Answer(lambda model, x: model[0](x))(model, batch).shape == (1, 2)
 
 
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_an_argument_with_nan_is_not_taken_for_a_changed_one(kind):
+    values = kind([1.0, float("nan"), 3.0])
+    assert Answer(lambda x: x[0] + x[2])(values) == 4
+
+    def fill(x):
+        x[1] = 0.0  # replaces the NaN in place
+        return x
+
+    with pytest.raises(Mutated):
+        Answer(fill)(values)
+
+
 # --- Hints and solutions -------------------------------------------------------------------------
 
 

@@ -151,9 +151,9 @@ def _copy(value: Any) -> Any:
 
 def _unchanged(before: Any, after: Any) -> bool:
     if isinstance(before, Tensor):
-        return before.shape == after.shape and torch.equal(before, after)
+        return before.shape == after.shape and torch.equal(*_comparable(before, after))
     if isinstance(before, np.ndarray):
-        return np.array_equal(before, after)
+        return np.array_equal(before, after, equal_nan=before.dtype.kind in "fc")
     if isinstance(before, nn.Module):
         return _state(before).keys() == _state(after).keys() and all(
             map(_unchanged, _state(before).values(), _state(after).values())
@@ -165,6 +165,12 @@ def _unchanged(before: Any, after: Any) -> bool:
     if isinstance(before, list | tuple):
         return len(before) == len(after) and all(map(_unchanged, before, after))
     return True
+
+
+def _comparable(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Both tensors with NaN replaced, which would differ from itself, where it was before too."""
+    both = before.isnan() & after.isnan()
+    return before.masked_fill(both, 0), after.masked_fill(both, 0)
 
 
 def _is_blank(value: Any) -> bool:
