@@ -267,7 +267,7 @@ def some_sweep(n_lr: int = 2, n_seeds: int = 2) -> Sweep:
     return Sweep(tuple(runs), "reproduce table1 --seeds 0 1")
 
 
-def test_saved_sweep_comes_back_to_six_digits(tmp_path):
+def test_saved_sweep_comes_back_to_five_digits(tmp_path):
     made = some_sweep()
     made.save(tmp_path / "s.json")
     loaded = Sweep.load(tmp_path / "s.json")
@@ -275,8 +275,8 @@ def test_saved_sweep_comes_back_to_six_digits(tmp_path):
     for a, b in zip(loaded.runs, made.runs, strict=True):
         assert a.config == b.config and a.provenance == b.provenance
         for name in b.history.columns:
-            # Six significant digits: half a unit of the sixth.
-            np.testing.assert_allclose(a.history.column(name), b.history.column(name), rtol=5e-6)
+            # Five significant digits: half a unit of the fifth.
+            np.testing.assert_allclose(a.history.column(name), b.history.column(name), rtol=5e-5)
 
 
 def test_hostile_sweeps_are_refused_by_name(tmp_path):
