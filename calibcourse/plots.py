@@ -917,3 +917,191 @@ def logit_bounds_grid(cases: Mapping[str, Tensor], target: int = 0) -> Figure:
             column[1].set_yticklabels([])
         column[1].set_title("")
     return fig
+
+
+def correlation_dots(
+    values: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]],
+    colors: Mapping[str, str],
+    published: Mapping[str, tuple[float, float]] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Correlations of many runs: one column per optimizer, in it one column per learning rate.
+
+    Args:
+        values: name of a set -> optimizer -> learning rate -> one correlation per seed.
+        colors: name of a set -> colour, one of this module's constants.
+        published: optimizer -> mean and standard deviation to draw beside ours.
+        ax: where to draw.
+
+    Returns:
+        The axes; learning rates ascend from left to right, the dots above each other are seeds.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    optimizers = list(next(iter(values.values())))
+    lanes = len(values) + (published is not None)
+    for lane, (name, groups) in enumerate(values.items()):
+        for place, optimizer in enumerate(optimizers):
+            by_rate = sorted(groups[optimizer].items())
+            left = place - 0.4 + 0.8 * lane / lanes
+            x = left + 0.8 / lanes * (np.arange(len(by_rate)) + 0.5) / len(by_rate)
+            for position, (_, series) in zip(x, by_rate, strict=True):
+                first = place == 0 and position == x[0]
+                ax.plot([position] * len(series), series, "o", ms=4, mew=0, alpha=0.75,
+                        color=colors[name], label=name if first else None)  # fmt: skip
+    for place, optimizer in enumerate(optimizers if published else ()):
+        mean, std = published[optimizer]
+        ax.errorbar(place + 0.4 - 0.4 / lanes, mean, std, fmt="D", ms=5, color=IDEAL, capsize=3,
+                    label="the paper, CIFAR-10" if place == 0 else None)  # fmt: skip
+    ax.axhline(0, color=IDEAL, lw=0.8)
+    ax.set_xticks(range(len(optimizers)), optimizers)
+    ax.grid(axis="x", visible=False)
+    ax.set(ylim=(-1.08, 1.08), ylabel="correlation with sharpness")
+    ax.legend(frameon=False, fontsize=8, loc="lower left")
+    return ax
+
+
+def doubt_and_error(history: History, split: str, ax: Axes | None = None) -> Axes:
+    """Mean misconfidence u and error rate along a run, with the ECE that lies between them.
+
+    Args:
+        history: with columns SPLIT_confidence, SPLIT_accuracy and SPLIT_ece.
+        split: "train", "validation" or "test".
+        ax: where to draw.
+
+    Returns:
+        The axes: the shaded height is |u - err|.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    steps, color = history.column("step"), TRAIN if split == "train" else TEST
+    doubt, error = (1 - history.column(f"{split}_{name}") for name in ("confidence", "accuracy"))
+    ax.fill_between(steps, doubt, error, color=BOUND, alpha=0.35, lw=0, label="|u − err|")
+    ax.plot(steps, doubt, "--", color=color, lw=1.5, label="misconfidence u")
+    ax.plot(steps, error, color=WRONG, lw=1.5, label="error rate err")
+    ax.plot(steps, history.column(f"{split}_ece"), color=color, lw=2.2, label=f"{split} ECE")
+    ax.set(ylim=(0, 1), ylabel="share, or probability")
+    ax.legend(frameon=False, fontsize=8)
+    return _from_step_zero(ax)
+
+
+def phase_chart(history: History, phases: Any, axes: Sequence[Axes]) -> None:
+    """Sharpness with its plateau, and how sure the network is, with the moment it turns.
+
+    Args:
+        history: with sharpness, and confidence and accuracy on training and test images.
+        phases: a `calibcourse.reproduce.Phases`, which stands on a higher floor.
+        axes: two.
+    """
+    left, right = axes
+    steps = history.column("step")
+    left.axvspan(phases.steep_from, phases.steep_until, color=BOUND, alpha=0.2, lw=0)
+    left.plot(steps, history.column("sharpness"), "o-", ms=2.5, lw=1.5, color=CURVATURE)
+    left.set(ylabel="sharpness $\\lambda_{\\max}$", ylim=(0, None))
+    for split, color in (("train", TRAIN), ("test", TEST)):
+        gap = history.column(f"{split}_confidence") - history.column(f"{split}_accuracy")
+        right.plot(steps, gap, "o-", ms=2.5, lw=1.5, color=color)
+        right.annotate(f" {split}", (steps[-1], gap[-1]), color=color, va="center", fontsize=9,
+                       annotation_clip=False)  # fmt: skip
+    right.axhline(0, color=IDEAL, lw=0.8)
+    if phases.sure_from is not None:
+        right.axvline(phases.sure_from, color=BOUND, ls="--", lw=1.5)
+    right.set_ylabel("confidence − accuracy")
+    for ax in axes:
+        _from_step_zero(ax)
+
+
+def window_panel(
+    axes: Sequence[Axes], history: History, used: Sequence[int], values: Mapping[str, float]
+) -> None:
+    """A run with the probes that a correlation uses, above what the correlation then sees.
+
+    Args:
+        axes: two: for the run, and for calibration error against sharpness.
+        history: the run.
+        used: steps of the probes.
+        values: column, such as "train_ece" -> its correlation with sharpness on these probes.
+    """
+    above, below = axes
+    steps, sharpness = history.column("step"), history.column("sharpness")
+    chosen = np.isin(steps, used)
+    above.plot(steps, sharpness / sharpness.max(), color=CURVATURE, lw=1, alpha=0.6)
+    above.plot(steps[chosen], (sharpness / sharpness.max())[chosen], "o", ms=3, color=CURVATURE)
+    for column, value in values.items():
+        errors, color = history.column(column), TRAIN if column.startswith("train") else TEST
+        above.plot(steps, errors / errors.max(), color=color, lw=1, alpha=0.6)
+        above.plot(steps[chosen], (errors / errors.max())[chosen], "o", ms=3, color=color)
+        name = column.replace("_", " ").replace("ece", "ECE").replace("kce", "KCE")
+        below.plot(sharpness[chosen], errors[chosen], "o-", ms=3, lw=0.6, color=color,
+                   label=f"{name}: r = {value:+.2f}")  # fmt: skip
+    above.set(ylabel="share of its largest", ylim=(0, 1.05))
+    below.set(xlabel="sharpness $\\lambda_{\\max}$", ylabel="calibration error", ylim=(0, None))
+    below.legend(frameon=False, fontsize=8)
+    _from_step_zero(above)
+
+
+def window_grid(
+    history: History, windows: Mapping[str, tuple[Sequence[int], Mapping[str, float]]]
+) -> Figure:
+    """Static twin of the window explorer: one column per choice of probes.
+
+    Args:
+        history: the run.
+        windows: title -> steps used, and the correlations on them.
+
+    Returns:
+        The figure.
+    """
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(2, len(windows), figsize=(2.9 * len(windows), 5.0), sharey="row")
+    for column, (title, (used, values)) in zip(axes.T, windows.items(), strict=True):
+        window_panel(column, history, used, values)
+        column[0].set_title(title)
+        for ax in column[:1] if column is axes.T[0] else ():
+            ax.label_outer()
+    for ax in axes[:, 1:].flat:
+        ax.set_ylabel("")
+    return fig
+
+
+MARKERS = "osD^vPX*"  # one per optimizer where all share a panel
+
+
+def across_runs(
+    sharpness: Mapping[str, Sequence[float]],
+    errors: Mapping[str, Mapping[str, Sequence[float]]],
+    ax: Axes | None = None,
+) -> Axes:
+    """Calibration error against sharpness at one moment, one dot per run.
+
+    Args:
+        sharpness: optimizer -> one value per run.
+        errors: "train ECE" or "test ECE" -> optimizer -> one value per run.
+        ax: where to draw.
+
+    Returns:
+        The axes, both logarithmic; the shape of a dot tells the optimizer.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    for name, groups in errors.items():
+        color = TRAIN if name.startswith("train") else TEST
+        for marker, (optimizer, values) in zip(MARKERS, groups.items(), strict=False):
+            ax.plot(sharpness[optimizer], values, marker, ms=5, color=color, mew=0, alpha=0.75)
+    handles = [
+        ax.plot([], [], marker, ms=5, color=IDEAL, label=optimizer)[0]
+        for marker, optimizer in zip(MARKERS, sharpness, strict=False)
+    ]
+    handles += [
+        Patch(color=TRAIN if name.startswith("train") else TEST, label=name) for name in errors
+    ]
+    ax.legend(
+        handles=handles, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)
+    )
+    ax.set(xscale="log", yscale="log")
+    ax.set(xlabel="sharpness $\\lambda_{\\max}$", ylabel="calibration error")
+    return ax
+
+
+def _from_step_zero(ax: Axes) -> Axes:
+    """Training steps on a logarithmic axis that still has room for step 0."""
+    ax.set_xscale("symlog", linthresh=1)
+    ax.set(xlabel="training step", xlim=(0, None))
+    return ax

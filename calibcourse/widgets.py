@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from . import plots
 from .data import Split
-from .reproduce import Sweep
+from .reproduce import Run, Sweep, correlation, probes_within
 
 
 class Explorer(ipywidgets.VBox):
@@ -133,15 +133,7 @@ def learning_rate_explorer(sweep: Sweep) -> Explorer:
     def alt(rate: float) -> str:
         return f"Sharpness of gradient descent at learning rate {rate:g} against step."
 
-    control = ipywidgets.SelectionSlider(
-        options=rates,
-        value=rates[1],
-        description="learning rate η",
-        continuous_update=False,
-        style={"description_width": "8em"},
-        layout=ipywidgets.Layout(width="28em"),
-    )
-    return Explorer(draw, alt, rate=control)
+    return Explorer(draw, alt, rate=_choice("learning rate η", rates, 1))
 
 
 def logits_explorer(n_classes: int = 10) -> Explorer:
@@ -176,3 +168,59 @@ def logits_explorer(n_classes: int = 10) -> Explorer:
 
 def _three_levels(label: float, rival: float, others: float, n_classes: int) -> Tensor:
     return torch.tensor([label, rival] + [others] * (n_classes - 2))
+
+
+def window_explorer(sweep: Sweep) -> Explorer:
+    """Lesson 04: which probes of a run are used, and the correlation with sharpness that follows.
+
+    Args:
+        sweep: recorded runs of several optimizers at several learning rates; those of its first
+            seed are shown.
+
+    Returns:
+        A widget; its static twin is `plots.window_grid`.
+    """
+    runs: dict[str, list[Run]] = {}
+    for run in sweep.select(seed=sweep.runs[0].config.seed).runs:
+        runs.setdefault(run.config.label, []).append(run)
+    ranks = range(1, min(map(len, runs.values())) + 1)
+
+    def draw(optimizer: str, rank: int, percent: int, spacing: str) -> Figure:
+        run = runs[optimizer][rank - 1]
+        used = probes_within(run, percent / 100, spacing)
+        values = {
+            column: correlation(run.history, column, steps=used)
+            for column in ("train_ece", "test_ece")
+        }
+        fig, axes = plots.figure(2, 4.6, 3.4)
+        plots.window_panel(axes, run.history, used, values)
+        fig.suptitle(f"{optimizer}, learning rate {run.config.lr:g}: {len(used)} probes")
+        return fig
+
+    def alt(optimizer: str, rank: int, percent: int, spacing: str) -> str:
+        return (
+            f"Sharpness and calibration errors of {optimizer}, learning rate {rank} of "
+            f"{len(ranks)}, and one against the other on the first {percent} % of the run, "
+            f"{spacing} spacing."
+        )
+
+    return Explorer(
+        draw,
+        alt,
+        optimizer=_choice("optimizer", list(runs), 0),
+        rank=_choice("learning rate", list(ranks), 1),
+        percent=slider("first … % of run", 100, 10, 100, 5),
+        spacing=_choice("spacing", ["even", "log"], 0),
+    )
+
+
+def _choice(description: str, options: list, index: int) -> ipywidgets.SelectionSlider:
+    """A slider over a few named values, in the manner of `slider`."""
+    return ipywidgets.SelectionSlider(
+        options=options,
+        value=options[index],
+        description=description,
+        continuous_update=False,
+        style={"description_width": "8em"},
+        layout=ipywidgets.Layout(width="28em"),
+    )

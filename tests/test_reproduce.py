@@ -35,6 +35,7 @@ from calibcourse.reproduce import (
     load_recorded,
     phases,
     plan,
+    probes_within,
     sweep,
     table_1,
     table_1_text,
@@ -393,6 +394,16 @@ def test_values_at_even_steps_are_those_of_the_table():
     values = at_even_steps(run, "sharpness")
     np.testing.assert_array_equal(values, [1 / (1 + s) for s in run.config.even_steps])
     assert len(values) < len(run.history)  # the logarithmic probes are left out
+
+
+def test_probes_within_a_share_of_the_run():
+    (run,) = some_sweep(1, 1).runs
+    assert probes_within(run) == run.config.even_steps == [0, 4, 8, 12, 16, 20, 24]
+    assert probes_within(run, 0.5) == [0, 4, 8, 12]
+    assert probes_within(run, 1.0, "log") == [0, 1, 24]
+    for arguments, words in [((1.5,), "share"), ((0.5, "cubic"), "spacing must be one of even")]:
+        with pytest.raises(ValueError, match=words):
+            probes_within(run, *arguments)
 
 
 def phase_history(sharpness, gap):

@@ -12,9 +12,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MatplotlibFigure
 
-from .._checks import check_choice
+from .._checks import check_choice, check_real
 from .._files import read_json, write_atomically, write_json
-from ..history import History
+from ..history import History, log_steps
 from ..plots import CURVATURE, STYLE, TEST, TRAIN, png_bytes
 from .configs import FIGURES, FIVE, LABELS
 from .runner import Run, config_from_dict
@@ -189,6 +189,28 @@ def at_even_steps(run: Run, column: str) -> np.ndarray:
     """
     history = run.history
     return history.column(column)[np.isin(history.column("step"), run.config.even_steps)]
+
+
+def probes_within(run: Run, share: float = 1.0, spacing: str = "even") -> list[int]:
+    """The probes in the first part of a run, sampled in steps or in logarithms of steps.
+
+    Args:
+        run: the run.
+        share: of its steps, above 0 and at most 1.
+        spacing: "even" or "log".
+
+    Returns:
+        Steps, the start among them.
+
+    Raises:
+        ValueError: a share out of range, or an unknown spacing.
+    """
+    check_real(share, "share", 0.0, 1.0)
+    check_choice(spacing, "spacing", ("even", "log"))
+    config = run.config
+    even = spacing == "even"
+    steps = config.even_steps if even else log_steps(config.steps, config.log_probes)
+    return [step for step in steps if step <= share * config.steps]
 
 
 def correlations(
