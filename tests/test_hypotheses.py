@@ -19,6 +19,7 @@ from calibcourse.reproduce import (
     decay_table,
     peak,
     settling_step,
+    verdict_table,
 )
 
 SGD = RunConfig("fashion_mnist_small", "sgd", 0.1, 100, 10, 20, 20)
@@ -195,3 +196,24 @@ def test_table_of_other_measures():
     table = decay_table(sweep, {"peak": peak, "nothing": lambda h: math.nan})
     assert table.split("\n")[2:4] == ["| SGD | 0.4 (0.4 to 0.4) | – |",
                                       "| SAM | 1,234 (1,234 to 1,234) | – |"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wins", "verdict"), [(0, "higher"), (1, "higher"), (2, "undecided"), (3, "lower")]
+)
+def test_three_pairs_in_four_decide(wins, verdict):
+    sam = [run([0.1 if lr < wins else 0.3], "sam", lr=lr + 1) for lr in range(4)]
+    sgd = [run([0.2], lr=lr + 1) for lr in range(4)]
+    assert compare(Sweep((*sam, *sgd)), "SAM", "SGD", peak).verdict == verdict
+
+
+def test_verdict_table_and_a_verdict_without_pairs():
+    sweep = Sweep((run([0.4]), run([0.2], "sam")))
+    table = verdict_table(
+        sweep, {"peak": peak, "nothing": lambda h: math.nan}, [("SAM", "SGD"), ("SGD", "SAM")]
+    )
+    assert table == (
+        "| | SAM against SGD | SGD against SAM |\n|---|---|---|\n"
+        "| peak | lower, 1 of 1, ratio 0.5 | higher, 0 of 1, ratio 2 |\n"
+        "| nothing | undecided, 0 of 0, ratio nan | undecided, 0 of 0, ratio nan |\n"
+    )

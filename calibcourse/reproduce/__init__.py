@@ -6,10 +6,10 @@ from .hypotheses import (
     at_matched_loss,
     by_label,
     compare,
-    comparison_table,
     decay_table,
     peak,
     settling_step,
+    verdict_table,
 )
 from .methods import GRID, METHODS, TABLES, MethodConfig, plan_methods
 from .methods_report import (
@@ -58,7 +58,6 @@ __all__ = [
     "by_label",
     "compare",
     "comparison_figure",
-    "comparison_table",
     "correlation",
     "correlations",
     "decay_table",
@@ -82,4 +81,5 @@ __all__ = [
     "table_1",
     "table_1_text",
     "trajectories",
+    "verdict_table",
 ]

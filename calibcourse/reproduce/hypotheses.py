@@ -6,7 +6,7 @@ function of one run's history; `compare` sets two optimizers against each other 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -179,6 +179,12 @@ class Comparison:
         pairs: pairs in which both could be measured.
         ratio: median over these pairs of the first's value over the other's; NaN without a pair.
         low, high: the smallest and the largest such ratio.
+
+    Example:
+        >>> Comparison("SAM", "SGD", wins=11, pairs=12, ratio=0.5, low=0.4, high=1.1)
+        SAM below SGD in 11 of 12 pairs, ratio 0.50 (0.40 to 1.10)
+        >>> _.verdict
+        'lower'
     """
 
     label: str
@@ -188,6 +194,12 @@ class Comparison:
     ratio: float
     low: float
     high: float
+
+    @property
+    def verdict(self) -> str:
+        """ "lower" or "higher" if three pairs in four agree on it, else "undecided"."""
+        share = self.wins / self.pairs if self.pairs else 0.5
+        return "lower" if share >= 0.75 else "higher" if share <= 0.25 else "undecided"
 
     def __repr__(self) -> str:
         return (
@@ -232,16 +244,32 @@ def compare(sweep: Sweep, label: str, reference: str, measure: Measure) -> Compa
     return Comparison(label, reference, wins, n_pairs, *map(float, summary))
 
 
+def verdict_table(
+    sweep: Sweep, measures: Mapping[str, Measure], opponents: Sequence[tuple[str, str]]
+) -> str:
+    """Verdicts in Markdown: one row per measure, one column per pair of optimizers.
+
+    Args:
+        sweep: the runs.
+        measures: heading -> measure; the smaller, the better.
+        opponents: pairs (label, reference) as in `compare`.
+
+    Returns:
+        Cells such as "lower, 11 of 12, ratio 0.50": the label's values are the lower ones.
+    """
+    headings = [f"{label} against {reference}" for label, reference in opponents]
+    lines = ["| | " + " | ".join(headings) + " |", "|---|" + "---|" * len(headings)]
+    for heading, measure in measures.items():
+        found = [compare(sweep, label, reference, measure) for label, reference in opponents]
+        cells = [f"{c.verdict}, {c.wins} of {c.pairs}, ratio {c.ratio:.2g}" for c in found]
+        lines.append(f"| {heading} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def _measure_runs(sweep: Sweep, label: str, measure: Measure) -> dict[tuple[float, int], float]:
     """Learning rate and seed -> measure, of the runs of one label."""
-    labels = list(dict.fromkeys(run.config.label for run in sweep.runs))
-    if label not in labels:
-        raise ValueError(f"no run of {label!r}; there are {', '.join(labels)}")
-    return {
-        (run.config.lr, run.config.seed): measure(run.history)
-        for run in sweep.runs
-        if run.config.label == label
-    }
+    runs = sweep.select(label=label).runs
+    return {(run.config.lr, run.config.seed): measure(run.history) for run in runs}
 
 
 def _measured(history: History, *columns: str) -> tuple[np.ndarray, ...]:
