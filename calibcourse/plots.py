@@ -770,7 +770,8 @@ def ladder(history: History, split: str = "train", ax: Axes | None = None) -> Ax
         else:
             ax.plot(steps, values, color=BOUND, lw=0.8)
     names = {"u0": "$\\lambda_{\\max}$", "u6": "u6, the paper's"}
-    heights = _spread([values[-1] for values in decades.values()], 0.27)
+    low, high = ax.get_ylim()
+    heights = _spread([values[-1] for values in decades.values()], 0.04 * (high - low))
     for rung, height in zip(decades, heights, strict=True):
         color = {"u0": CURVATURE, "u6": IDEAL}.get(rung, "#8A5A00")
         ax.annotate(f" {names.get(rung, rung)}", (steps[-1], height), color=color, va="center",
@@ -833,7 +834,8 @@ def slack_bars(totals: Mapping[str, Mapping[str, float]], ax: Axes | None = None
         The axes: lower bounds to the left of zero, upper bounds to the right; the length of a piece
         is what the inequality between two neighbouring rungs loses.
     """
-    ax = figure(1, 8.0, 0.7 + 0.5 * len(totals))[1][0] if ax is None else ax
+    ax = figure(1, 8.0, 0.8 + 0.4 * len(totals))[1][0] if ax is None else ax
+    widest = max(total["l4"] + total["u6"] for total in totals.values())
     for row, total in enumerate(totals.values()):
         for side, rungs in ((-1, ("l1", "l2", "l3", "l4")), (1, RUNGS[5:])):
             start = 0.0
@@ -841,7 +843,7 @@ def slack_bars(totals: Mapping[str, Mapping[str, float]], ax: Axes | None = None
                 loss = total[rung] - start
                 shade = (0.85, 0.4)[place % 2]
                 ax.barh(row, side * loss, left=side * start, color=BOUND, alpha=shade, lw=0)
-                if loss > 0.22:
+                if loss > 0.03 * widest:
                     ax.text(side * (start + loss / 2), row, rung, ha="center", va="center",
                             fontsize=8)  # fmt: skip
                 start = total[rung]
@@ -1105,3 +1107,219 @@ def _from_step_zero(ax: Axes) -> Axes:
     ax.set_xscale("symlog", linthresh=1)
     ax.set(xlabel="training step", xlim=(0, None))
     return ax
+
+
+def sam_step(
+    curvatures: tuple[float, float], start: tuple[float, float], rho: float, ax: Axes | None = None
+) -> Axes:
+    """SAM's two moves on L = ½(a x² + b y²): the climb, and the gradient found at its end.
+
+    Args:
+        curvatures: a and b.
+        start: where the step begins.
+        rho: length of the climb.
+        ax: where to draw.
+
+    Returns:
+        The axes; arrows that descend are half as long as the shorter of both gradients allows.
+    """
+    ax = figure(1, 4.6, 3.6)[1][0] if ax is None else ax
+    bend, start = np.array(curvatures), np.array(start)
+    here = bend * start
+    top = start + rho * here / np.linalg.norm(here)
+    there = bend * top
+    reach = np.abs(np.stack([start, top])).max(axis=0) * 1.35
+    x, y = np.meshgrid(*(np.linspace(-r, r, 101) for r in reach))
+    loss = (bend[0] * x**2 + bend[1] * y**2) / 2
+    ax.contour(x, y, loss, levels=np.linspace(0, loss.max(), 14)[1:], colors="#CFCFCF",
+               linewidths=0.9)  # fmt: skip
+    shown = 0.45 * np.abs(start).max() / np.linalg.norm(here)  # one scale for both gradients
+    for tail, arrow, color, text in (
+        (start, -shown * here, IDEAL, "gradient descent"),
+        (start, top - start, BOUND, "climb ρ"),
+        (start, -shown * there, TRAIN, "SAM"),
+    ):
+        ax.annotate("", tail + arrow, tail,
+                    arrowprops={"arrowstyle": "-|>", "color": color, "lw": 2.2,
+                                "shrinkA": 0, "shrinkB": 0})  # fmt: skip
+        ax.annotate(text, tail + arrow, color=color, fontsize=9, textcoords="offset points",
+                    xytext=(4, 6))  # fmt: skip
+    ax.plot(*start, "o", color=WRONG, ms=5)
+    ax.plot(0, 0, "+", color=WRONG)
+    ax.set(xlabel="steep direction", ylabel="flat direction", aspect="equal")
+    ax.grid(visible=False)
+    return ax
+
+
+def amplification(
+    eigenvalues: Tensor, factors: Tensor, predicted: Tensor, ax: Axes | None = None
+) -> Axes:
+    """By how much an update's components along eigenvectors differ from the gradient's.
+
+    Args:
+        eigenvalues: (k,) of the curvature.
+        factors: (k,) measured, update over gradient.
+        predicted: (k,) by theory.
+        ax: where to draw.
+
+    Returns:
+        The axes.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    ax.plot(eigenvalues, predicted, "-", color=BOUND, lw=1.8, label="$1 + \\rho\\lambda/\\|g\\|$")
+    ax.plot(eigenvalues, factors, "o", color=CURVATURE, label="measured")
+    ax.axhline(1, color=IDEAL, ls="--", lw=1)
+    ax.set(xlabel="eigenvalue λ of the curvature", ylabel="component, SAM / gradient")
+    ax.legend(frameon=False, loc="upper left")
+    return ax
+
+
+def components(
+    before: Tensor, after: Tensor, names: tuple[str, str], ax: Axes | None = None
+) -> Axes:
+    """Sizes of an update's components along the steepest directions, before and after.
+
+    Args:
+        before, after: (k,) components, the steepest direction first.
+        names: of the two.
+        ax: where to draw.
+
+    Returns:
+        The axes.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    rank = np.arange(1, len(before) + 1)
+    ax.bar(rank, before.abs().cpu(), 0.8, color=IDEAL, alpha=0.45, label=names[0])
+    ax.plot(rank, after.abs().cpu(), "o", color=CURVATURE, ms=7, label=names[1])
+    ax.set(xlabel="eigenvector, the steepest first", ylabel="|component|", xticks=rank)
+    ax.legend(frameon=False)
+    return ax
+
+
+def shares(values: Mapping[str, float], xlabel: str, ax: Axes | None = None) -> Axes:
+    """One horizontal bar per name, with its share written beside it.
+
+    Args:
+        values: name -> share in [0, 1], drawn from top to bottom.
+        xlabel: of what.
+        ax: where to draw.
+
+    Returns:
+        The axes.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    ax.barh(list(values), list(values.values()), color=CURVATURE, alpha=0.8)
+    for height, value in enumerate(values.values()):
+        ax.annotate(f" {value:.0%}", (value, height), va="center", fontsize=9)
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 1.12), xlabel=xlabel)
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def every_run(
+    values: Mapping[str, np.ndarray], ylabel: str, color: str, ax: Axes | None = None
+) -> Axes:
+    """One dot per run, a column per optimizer, with the median: what a spread looks like.
+
+    Args:
+        values: optimizer -> (learning rates, seeds) positive values, as from
+            `calibcourse.reproduce.by_label`.
+        ylabel: quantity and unit.
+        color: one of this module's constants; the darker, the larger the learning rate.
+        ax: where to draw.
+
+    Returns:
+        The axes, logarithmic; infinite values are triangles at the upper edge.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    for place, grid in enumerate(values.values()):
+        shades = np.linspace(0.3, 1, len(grid))
+        for shade, offset, row in zip(shades, np.linspace(-0.24, 0.24, len(grid)), grid,
+                                      strict=True):  # fmt: skip
+            seen = row[np.isfinite(row)]
+            ax.plot([place + offset] * len(seen), seen, "o", ms=4, color=color, alpha=shade)
+            if np.isinf(row).any():
+                ax.plot(place + offset, 0.99, "^", color=color, alpha=shade, clip_on=False,
+                        transform=ax.get_xaxis_transform())  # fmt: skip
+        known = grid[~np.isnan(grid)]
+        if len(known) and np.isfinite(median := np.median(known)):
+            ax.hlines(median, place - 0.38, place + 0.38, color=WRONG, lw=1.6)
+    ax.set_xticks(range(len(values)), list(values), rotation=40, ha="right")
+    ax.set(yscale="log", ylabel=ylabel)
+    ax.grid(axis="x", visible=False)
+    return ax
+
+
+# What a plane of matched loss can show: axis label and colour.
+MATCHED = {
+    "train_ece": ("train ECE", TRAIN),
+    "test_ece": ("test ECE", TEST),
+    "sharpness": ("sharpness $\\lambda_{\\max}$", CURVATURE),
+}
+
+
+def matched_loss_plane(
+    sweep: Any,
+    label: str,
+    learning_rate: float | None = None,
+    column: str = "train_ece",
+    ax: Axes | None = None,
+) -> Axes:
+    """A quantity against the training loss, one optimizer before SGD in grey: time runs right.
+
+    Args:
+        sweep: a `calibcourse.reproduce.Sweep` with runs of SGD, which stands on a higher floor.
+        label: of the optimizer in colour.
+        learning_rate: its learning rate; None draws all, the darker, the larger.
+        column: one of `MATCHED`.
+        ax: where to draw.
+
+    Returns:
+        The axes, both logarithmic. For the training ECE a dashed line shows ECE = loss, its bound.
+    """
+    ax = figure(1, 5.4, 3.8)[1][0] if ax is None else ax
+    ylabel, color = MATCHED[column]
+    runs = [run for run in sweep.select(label=label).runs
+            if learning_rate in (None, run.config.lr)]  # fmt: skip
+    rates = sorted({run.config.lr for run in runs})
+    shade = dict(zip(rates, np.linspace(0.35, 1, len(rates)), strict=True))
+    lines = [(run, "#BBBBBB", 0.8) for run in sweep.select(label="SGD").runs]
+    lines += [(run, color, shade[run.config.lr]) for run in runs]
+    for run, line_color, alpha in lines:
+        loss, value = run.history.column("train_loss")[1:], run.history.column(column)[1:]
+        ax.plot(loss, value, color=line_color, alpha=alpha, lw=1.1)
+    low, high = 3e-4, 2.6
+    if column == "train_ece":
+        ax.plot([low, high], [low, high], "--", color=BOUND, lw=1.8)
+        ax.annotate("ECE = loss", (low * 4, low * 5.5), color="#8A5A00", fontsize=8, ha="right")
+        ax.set_ylim(low, 0.7)
+    ax.set(xscale="log", yscale="log", xlim=(high, low), xlabel="training loss (nats)",
+           ylabel=ylabel)  # fmt: skip
+    ax.set_title(f"{label}, SGD in grey")
+    return ax
+
+
+def matched_loss_grid(sweep: Any, labels: Sequence[str], columns: Sequence[str]) -> Figure:
+    """Static twin of the matched-loss explorer: one panel per quantity and optimizer.
+
+    Args:
+        sweep: a `calibcourse.reproduce.Sweep` with runs of SGD, which stands on a higher floor.
+        labels: of the optimizers, one column of panels each.
+        columns: of `MATCHED`, one row of panels each.
+
+    Returns:
+        The figure.
+    """
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            len(columns), len(labels), figsize=(2.9 * len(labels), 2.5 * len(columns)),
+            sharex=True, sharey="row", squeeze=False,
+        )  # fmt: skip
+    for row, column in zip(axes, columns, strict=True):
+        for ax, label in zip(row, labels, strict=True):
+            matched_loss_plane(sweep, label, column=column, ax=ax)
+            ax.label_outer()
+            if row is not axes[0]:
+                ax.set_title("")
+    return fig

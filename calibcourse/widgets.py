@@ -224,3 +224,49 @@ def _choice(description: str, options: list, index: int) -> ipywidgets.Selection
         style={"description_width": "8em"},
         layout=ipywidgets.Layout(width="28em"),
     )
+
+
+def matched_loss_explorer(sweep: Sweep) -> Explorer:
+    """Lesson 06: one optimizer and learning rate before SGD, a quantity against training loss.
+
+    Args:
+        sweep: runs of several optimizers, SGD among them.
+
+    Returns:
+        A widget; its static twin is `plots.matched_loss_grid`.
+    """
+    rates: dict[str, list[float]] = {}
+    for run in sweep.runs:
+        rates.setdefault(run.config.label, []).append(run.config.lr)
+    options = {label: sorted(set(lrs)) for label, lrs in rates.items() if label != "SGD"}
+
+    def draw(label: str, rate: float, column: str) -> Figure:
+        fig, (ax,) = plots.figure(1, 5.6, 4.0)
+        plots.matched_loss_plane(sweep, label, rate, column, ax=ax)
+        ax.set_title(f"{label}, η = {rate:g}; SGD in grey")
+        return fig
+
+    def alt(label: str, rate: float, column: str) -> str:
+        quantity = column.replace("_", " ").replace("ece", "ECE")
+        return f"The {quantity} of {label} at learning rate {rate:g} against training loss."
+
+    look = {"style": {"description_width": "8em"}, "layout": ipywidgets.Layout(width="28em")}
+    label = ipywidgets.Dropdown(options=list(options), description="optimizer", **look)
+    rate = ipywidgets.SelectionSlider(
+        options=options[label.value],
+        description="learning rate η",
+        continuous_update=False,
+        **look,
+    )
+    column = ipywidgets.Dropdown(
+        options=[("train ECE", "train_ece"), ("test ECE", "test_ece"), ("sharpness", "sharpness")],
+        description="quantity",
+        **look,
+    )
+
+    def offer_its_rates(change) -> None:
+        rate.options = options[change.new]
+
+    # Observed before the explorer does, so that a picture is drawn with a rate that was run.
+    label.observe(offer_its_rates, names="value")
+    return Explorer(draw, alt, label=label, rate=rate, column=column)
