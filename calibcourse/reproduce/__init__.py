@@ -37,7 +37,7 @@ from .report import (
     trajectories,
 )
 from .runner import Run, sweep
-from .slack import median_slack, slack_table, slack_table_text
+from .slack import median_slack, slack_summary, slack_table, slack_table_text
 
 __all__ = [
     "FIGURES",
@@ -74,6 +74,7 @@ __all__ = [
     "plan_methods",
     "probes_within",
     "settling_step",
+    "slack_summary",
     "slack_table",
     "slack_table_text",
     "step_costs",

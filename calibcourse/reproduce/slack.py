@@ -38,6 +38,14 @@ TITLES = {
     "l1": "λ ≥ l1 [here]",
 }
 
+IN_WORDS = {
+    "u6": "the paper's bound",
+    "u4": "u4",
+    "u1": "u1",
+    "paper_upper": "the paper's bound",
+    "misconfidence": "the mean of 1 - p_y",
+}
+
 
 @dataclass(frozen=True)
 class SlackEntry:
@@ -204,6 +212,60 @@ def median_slack(entries: list[SlackEntry], split: str, phase: str) -> dict[str,
         if (entry.split, entry.phase) == (split, phase) and entry.n_runs:
             values.setdefault(entry.bound, []).append(entry.median)
     return {bound: float(np.median(medians)) for bound, medians in values.items()}
+
+
+def slack_summary(entries: list[SlackEntry]) -> str:
+    """The table in words: what the paper's bounds give away, and what stopping earlier gains.
+
+    Args:
+        entries: from `slack_table`.
+
+    Returns:
+        A sentence for each split, phase and bounded quantity, from the medians over optimizers.
+
+    Raises:
+        KeyError: the entries lack one of the bounds it speaks of.
+
+    Raises:
+        KeyError: the entries lack one of the bounds it speaks of.
+
+    Example:
+        >>> slack = {"u6": 3, "u4": 2, "u1": 1, "paper_upper": 2, "misconfidence": 0}
+        >>> print(slack_summary([SlackEntry("GD", "fitting", "train", bound, s, s, s, 1)
+        ...                      for bound, s in slack.items()]))  # doctest: +NORMALIZE_WHITESPACE
+        train, fitting:
+            λ_max: the paper's bound is 1,000 times too large;
+                   u4 100 times, 10 times tighter; u1 10 times, 100 times tighter
+            ECE: the paper's bound is 100 times too large;
+                 the mean of 1 - p_y 1 times, 100 times tighter
+    """
+    lines = []
+    for split in ("train", "test"):
+        for phase in PHASES:
+            slack = median_slack(entries, split, phase)
+            if slack:
+                lines += [
+                    f"{split}, {phase}:",
+                    f"    λ_max: {_lost_and_gained(slack, 'u6', ('u4', 'u1'))}",
+                    f"    ECE: {_lost_and_gained(slack, 'paper_upper', ('misconfidence',))}",
+                ]
+    return "\n".join(lines)
+
+
+def _lost_and_gained(slack: dict[str, float], paper: str, sharper: tuple[str, ...]) -> str:
+    parts = [f"{IN_WORDS[paper]} is {_factor(slack[paper])} times too large"]
+    for bound in sharper:
+        gained = _factor(slack[paper] - slack[bound])
+        parts.append(f"{IN_WORDS[bound]} {_factor(slack[bound])} times, {gained} times tighter")
+    return "; ".join(parts)
+
+
+def _factor(decades: float) -> str:
+    """10 to the power of decades, in two digits; above ten thousand as a power of ten."""
+    if decades >= 4:
+        return f"10^{decades:.1f}"
+    factor = float(f"{10**decades:.2g}")
+    return f"{factor:,.0f}" if factor >= 10 else f"{factor:g}"
 
 
 def _log_ece_bounds(column: Callable[[str], np.ndarray], n_classes: int) -> dict:
