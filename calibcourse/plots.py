@@ -18,6 +18,7 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor, nn
 
 from .attacks import RobustMargin, robust_margin
@@ -781,11 +782,16 @@ def ladder(history: History, split: str = "train", ax: Axes | None = None) -> Ax
 
 
 def _spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Positions of labels for ascending heights, at least `gap` apart."""
-    placed: list[float] = []
-    for height in heights:
-        placed.append(max(height, placed[-1] + gap) if placed else height)
-    return placed
+    """Positions of labels for ascending heights, at least `gap` apart, moved least in squares."""
+    pools: list[tuple[float, int]] = []  # labels that would collide share their mean displacement
+    for place, height in enumerate(heights):
+        pool = (height - place * gap, 1)
+        while pools and pools[-1][0] > pool[0]:
+            (before, m), (after, n) = pools.pop(), pool
+            pool = ((m * before + n * after) / (m + n), m + n)
+        pools.append(pool)
+    levels = [level for level, count in pools for _ in range(count)]
+    return [level + place * gap for place, level in enumerate(levels)]
 
 
 def sandwich(
@@ -922,43 +928,45 @@ def logit_bounds_grid(cases: Mapping[str, Tensor], target: int = 0) -> Figure:
 
 
 def correlation_dots(
-    values: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]],
+    values: Mapping[str, Mapping[str, Mapping[Any, Sequence[float]]]],
     colors: Mapping[str, str],
     published: Mapping[str, tuple[float, float]] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Correlations of many runs: one column per optimizer, in it one column per learning rate.
+    """Correlations of many runs, one dot each, in columns of columns.
 
     Args:
-        values: name of a set -> optimizer -> learning rate -> one correlation per seed.
+        values: name of a set -> group, such as an optimizer -> column, such as a learning rate ->
+            correlations, such as one per seed. Every set has the same groups.
         colors: name of a set -> colour, one of this module's constants.
-        published: optimizer -> mean and standard deviation to draw beside ours.
+        published: group -> mean and standard deviation to draw beside ours.
         ax: where to draw.
 
     Returns:
-        The axes; learning rates ascend from left to right, the dots above each other are seeds.
+        The axes; the columns of a group stand from left to right in the order given.
     """
     ax = figure(1)[1][0] if ax is None else ax
-    optimizers = list(next(iter(values.values())))
+    groups = list(next(iter(values.values())))
     lanes = len(values) + (published is not None)
-    for lane, (name, groups) in enumerate(values.items()):
-        for place, optimizer in enumerate(optimizers):
-            by_rate = sorted(groups[optimizer].items())
+    for lane, (name, by_group) in enumerate(values.items()):
+        for place, group in enumerate(groups):
+            columns = list(by_group[group].values())
             left = place - 0.4 + 0.8 * lane / lanes
-            x = left + 0.8 / lanes * (np.arange(len(by_rate)) + 0.5) / len(by_rate)
-            for position, (_, series) in zip(x, by_rate, strict=True):
-                first = place == 0 and position == x[0]
+            x = left + 0.8 / lanes * (np.arange(len(columns)) + 0.5) / len(columns)
+            for position, series in zip(x, columns, strict=True):
                 ax.plot([position] * len(series), series, "o", ms=4, mew=0, alpha=0.75,
-                        color=colors[name], label=name if first else None)  # fmt: skip
-    for place, optimizer in enumerate(optimizers if published else ()):
-        mean, std = published[optimizer]
-        ax.errorbar(place + 0.4 - 0.4 / lanes, mean, std, fmt="D", ms=5, color=IDEAL, capsize=3,
-                    label="the paper, CIFAR-10" if place == 0 else None)  # fmt: skip
+                        color=colors[name])  # fmt: skip
+        ax.plot([], [], "o", ms=4, mew=0, color=colors[name], label=name)
+    if published is not None:
+        x = np.arange(len(groups)) + 0.4 - 0.4 / lanes
+        means, stds = zip(*(published[group] for group in groups), strict=True)
+        ax.errorbar(x, means, stds, fmt="D", ms=5, color=IDEAL, capsize=3,
+                    label="the paper, CIFAR-10")  # fmt: skip
     ax.axhline(0, color=IDEAL, lw=0.8)
-    ax.set_xticks(range(len(optimizers)), optimizers)
+    ax.set_xticks(range(len(groups)), groups)
     ax.grid(axis="x", visible=False)
     ax.set(ylim=(-1.08, 1.08), ylabel="correlation with sharpness")
-    ax.legend(frameon=False, fontsize=8, loc="lower left")
+    ax.legend(fontsize=8, framealpha=0.8)
     return ax
 
 
@@ -1024,19 +1032,24 @@ def window_panel(
     """
     above, below = axes
     steps, sharpness = history.column("step"), history.column("sharpness")
-    chosen = np.isin(steps, used)
-    above.plot(steps, sharpness / sharpness.max(), color=CURVATURE, lw=1, alpha=0.6)
-    above.plot(steps[chosen], (sharpness / sharpness.max())[chosen], "o", ms=3, color=CURVATURE)
+    chosen, largest = np.isin(steps, used), 0.0
+    curves = {"sharpness": (sharpness, CURVATURE)}
     for column, value in values.items():
         errors, color = history.column(column), TRAIN if column.startswith("train") else TEST
-        above.plot(steps, errors / errors.max(), color=color, lw=1, alpha=0.6)
-        above.plot(steps[chosen], (errors / errors.max())[chosen], "o", ms=3, color=color)
+        curves[column] = errors, color
+        largest = max(largest, errors.max())
         name = column.replace("_", " ").replace("ece", "ECE").replace("kce", "KCE")
-        below.plot(sharpness[chosen], errors[chosen], "o-", ms=3, lw=0.6, color=color,
+        below.plot(sharpness[chosen], errors[chosen], "-", lw=0.6, alpha=0.5, color=color)
+        below.plot(sharpness[chosen], errors[chosen], "o", ms=3, color=color,
                    label=f"{name}: r = {value:+.2f}")  # fmt: skip
+    for series, color in curves.values():
+        above.plot(steps, series / series.max(), color=color, lw=1, alpha=0.6)
+        above.plot(steps[chosen], (series / series.max())[chosen], "o", ms=3, color=color)
     above.set(ylabel="share of its largest", ylim=(0, 1.05))
-    below.set(xlabel="sharpness $\\lambda_{\\max}$", ylabel="calibration error", ylim=(0, None))
-    below.legend(frameon=False, fontsize=8)
+    # The same axes for every choice of probes, so that only the points change.
+    below.set(xlim=(0, 1.05 * sharpness.max()), ylim=(0, 1.25 * largest))
+    below.set(xlabel="sharpness $\\lambda_{\\max}$", ylabel="calibration error")
+    below.legend(frameon=False, fontsize=8, loc="upper right")
     _from_step_zero(above)
 
 
@@ -1057,11 +1070,36 @@ def window_grid(
     for column, (title, (used, values)) in zip(axes.T, windows.items(), strict=True):
         window_panel(column, history, used, values)
         column[0].set_title(title)
-        for ax in column[:1] if column is axes.T[0] else ():
-            ax.label_outer()
     for ax in axes[:, 1:].flat:
         ax.set_ylabel("")
     return fig
+
+
+def pairing_matrix(matrix: np.ndarray, labels: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Correlations of one quantity of every run with another quantity of every run.
+
+    Args:
+        matrix: (n, n) in [-1, 1]; the diagonal holds each run with itself.
+        labels: n names of groups, equal ones next to each other.
+        ax: where to draw.
+
+    Returns:
+        The axes: blue is -1, white 0, red 1; black lines part the groups.
+    """
+    ax = figure(1, 4.6, 4.2)[1][0] if ax is None else ax
+    image = ax.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    starts = [i for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
+    for start in starts[1:]:
+        ax.axhline(start - 0.5, color=WRONG, lw=0.7)
+        ax.axvline(start - 0.5, color=WRONG, lw=0.7)
+    middles = [(a + b - 1) / 2 for a, b in pairwise([*starts, len(labels)])]
+    names = [labels[start] for start in starts]
+    ax.set_xticks(middles, names)
+    ax.set_yticks(middles, names)
+    ax.tick_params(length=0)
+    ax.grid(visible=False)
+    ax.figure.colorbar(image, ax=ax, shrink=0.8)
+    return ax
 
 
 MARKERS = "osD^vPX*"  # one per optimizer where all share a panel
@@ -1116,36 +1154,36 @@ def sam_step(
 
     Args:
         curvatures: a and b.
-        start: where the step begins.
+        start: where the step begins, not the minimum at (0, 0).
         rho: length of the climb.
         ax: where to draw.
 
     Returns:
-        The axes; arrows that descend are half as long as the shorter of both gradients allows.
+        The axes; both descents are drawn with the same learning rate.
     """
     ax = figure(1, 4.6, 3.6)[1][0] if ax is None else ax
-    bend, start = np.array(curvatures), np.array(start)
-    here = bend * start
-    top = start + rho * here / np.linalg.norm(here)
+    bend, begin = np.array(curvatures), np.array(start)
+    here = bend * begin
+    top = begin + rho * here / np.linalg.norm(here)
     there = bend * top
-    reach = np.abs(np.stack([start, top])).max(axis=0) * 1.35
-    x, y = np.meshgrid(*(np.linspace(-r, r, 101) for r in reach))
+    rate = 0.6 * np.linalg.norm(begin) / np.linalg.norm(there)
+    arrows = (
+        ("SAM", begin - rate * there, TRAIN, "right", 4),
+        ("gradient descent", begin - rate * here, IDEAL, "left", -12),
+        ("climb ρ", top, BOUND, "left", 4),
+    )
+    for name, head, color, side, lift in arrows:
+        style = {"arrowstyle": "-|>", "color": color, "lw": 2.2, "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", head, begin, arrowprops=style)
+        ax.annotate(name, head, xytext=(0, lift), textcoords="offset points", color=color, ha=side,
+                    fontsize=9)  # fmt: skip
+    ends = np.stack([begin, np.zeros(2), *(head for _, head, *_ in arrows)])
+    low, high = ends.min(axis=0) - 0.45, ends.max(axis=0) + 0.45
+    x, y = np.meshgrid(*(np.linspace(*limits, 121) for limits in zip(low, high, strict=True)))
     loss = (bend[0] * x**2 + bend[1] * y**2) / 2
-    ax.contour(x, y, loss, levels=np.linspace(0, loss.max(), 14)[1:], colors="#CFCFCF",
-               linewidths=0.9)  # fmt: skip
-    shown = 0.45 * np.abs(start).max() / np.linalg.norm(here)  # one scale for both gradients
-    for tail, arrow, color, text in (
-        (start, -shown * here, IDEAL, "gradient descent"),
-        (start, top - start, BOUND, "climb ρ"),
-        (start, -shown * there, TRAIN, "SAM"),
-    ):
-        ax.annotate("", tail + arrow, tail,
-                    arrowprops={"arrowstyle": "-|>", "color": color, "lw": 2.2,
-                                "shrinkA": 0, "shrinkB": 0})  # fmt: skip
-        ax.annotate(text, tail + arrow, color=color, fontsize=9, textcoords="offset points",
-                    xytext=(4, 6))  # fmt: skip
-    ax.plot(*start, "o", color=WRONG, ms=5)
-    ax.plot(0, 0, "+", color=WRONG)
+    ax.contour(x, y, np.sqrt(loss), levels=10, colors="#CFCFCF", linewidths=0.9)
+    ax.plot(*begin, "o", color=WRONG, ms=5)
+    ax.plot(0, 0, "+", color=WRONG, ms=9)
     ax.set(xlabel="steep direction", ylabel="flat direction", aspect="equal")
     ax.grid(visible=False)
     return ax
@@ -1218,19 +1256,24 @@ def shares(values: Mapping[str, float], xlabel: str, ax: Axes | None = None) -> 
 
 
 def every_run(
-    values: Mapping[str, np.ndarray], ylabel: str, color: str, ax: Axes | None = None
+    values: Mapping[str, np.ndarray],
+    ylabel: str,
+    color: str,
+    ax: Axes | None = None,
+    log: bool = False,
 ) -> Axes:
     """One dot per run, a column per optimizer, with the median: what a spread looks like.
 
     Args:
-        values: optimizer -> (learning rates, seeds) positive values, as from
+        values: optimizer -> (learning rates, seeds) values, as from
             `calibcourse.reproduce.by_label`.
         ylabel: quantity and unit.
         color: one of this module's constants; the darker, the larger the learning rate.
         ax: where to draw.
+        log: logarithmic vertical axis.
 
     Returns:
-        The axes, logarithmic; infinite values are triangles at the upper edge.
+        The axes; infinite values are triangles at the upper edge.
     """
     ax = figure(1)[1][0] if ax is None else ax
     for place, grid in enumerate(values.values()):
@@ -1246,7 +1289,12 @@ def every_run(
         if len(known) and np.isfinite(median := np.median(known)):
             ax.hlines(median, place - 0.38, place + 0.38, color=WRONG, lw=1.6)
     ax.set_xticks(range(len(values)), list(values), rotation=40, ha="right")
-    ax.set(yscale="log", ylabel=ylabel)
+    ax.set_ylabel(ylabel)
+    if log:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
     ax.grid(axis="x", visible=False)
     return ax
 

@@ -261,7 +261,11 @@ def verdict_table(
     lines = ["| | " + " | ".join(headings) + " |", "|---|" + "---|" * len(headings)]
     for heading, measure in measures.items():
         found = [compare(sweep, label, reference, measure) for label, reference in opponents]
-        cells = [f"{c.verdict}, {c.wins} of {c.pairs}, ratio {c.ratio:.2g}" for c in found]
+        cells = [
+            f"{c.verdict}, {c.wins} of {c.pairs}"
+            + ("" if math.isnan(c.ratio) else f", ratio {c.ratio:.2g}")
+            for c in found
+        ]
         lines.append(f"| {heading} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
