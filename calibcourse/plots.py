@@ -1299,11 +1299,11 @@ def every_run(
     return ax
 
 
-# What a plane of matched loss can show: axis label and colour.
+# What a plane of matched loss can show: axis label, colour and range of the axis.
 MATCHED = {
-    "train_ece": ("train ECE", TRAIN),
-    "test_ece": ("test ECE", TEST),
-    "sharpness": ("sharpness $\\lambda_{\\max}$", CURVATURE),
+    "train_ece": ("train ECE", TRAIN, (3e-4, 0.7)),
+    "test_ece": ("test ECE", TEST, (3e-3, 0.7)),
+    "sharpness": ("sharpness $\\lambda_{\\max}$", CURVATURE, (0.05, 100)),
 }
 
 
@@ -1327,7 +1327,7 @@ def matched_loss_plane(
         The axes, both logarithmic. For the training ECE a dashed line shows ECE = loss, its bound.
     """
     ax = figure(1, 5.4, 3.8)[1][0] if ax is None else ax
-    ylabel, color = MATCHED[column]
+    ylabel, color, limits = MATCHED[column]
     runs = [run for run in sweep.select(label=label).runs
             if learning_rate in (None, run.config.lr)]  # fmt: skip
     rates = sorted({run.config.lr for run in runs})
@@ -1340,10 +1340,10 @@ def matched_loss_plane(
     low, high = 3e-4, 2.6
     if column == "train_ece":
         ax.plot([low, high], [low, high], "--", color=BOUND, lw=1.8)
-        ax.annotate("ECE = loss", (low * 4, low * 5.5), color="#8A5A00", fontsize=8, ha="right")
-        ax.set_ylim(low, 0.7)
-    ax.set(xscale="log", yscale="log", xlim=(high, low), xlabel="training loss (nats)",
-           ylabel=ylabel)  # fmt: skip
+        ax.annotate("ECE = loss ", (1e-3, 1e-3), color="#8A5A00", fontsize=8, ha="right",
+                    va="top")  # fmt: skip
+    ax.set(xscale="log", yscale="log", xlim=(high, low), ylim=limits, ylabel=ylabel,
+           xlabel="training loss (nats)")  # fmt: skip
     ax.set_title(f"{label}, SGD in grey")
     return ax
 
@@ -1364,10 +1364,10 @@ def matched_loss_grid(sweep: Any, labels: Sequence[str], columns: Sequence[str])
             len(columns), len(labels), figsize=(2.9 * len(labels), 2.5 * len(columns)),
             sharex=True, sharey="row", squeeze=False,
         )  # fmt: skip
-    for row, column in zip(axes, columns, strict=True):
-        for ax, label in zip(row, labels, strict=True):
+    for column, row in zip(columns, axes, strict=True):
+        for label, ax in zip(labels, row, strict=True):
             matched_loss_plane(sweep, label, column=column, ax=ax)
             ax.label_outer()
-            if row is not axes[0]:
+            if column != columns[0]:
                 ax.set_title("")
     return fig

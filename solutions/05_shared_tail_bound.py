@@ -101,7 +101,7 @@ gaps = cc.confidence_gap_bounds(test_logits, test_target)
 tail = cc.softmax_tail_bounds(test_logits, test_target)
 bend = cc.logit_hessian_bounds(test_logits)
 margin = cc.true_margin(test_logits, test_target)
-right = margin > 0
+correct = margin > 0
 
 fig, (ax,) = plots.figure(1, width=6.4, height=3.6)
 plots.tail_band(margin, tail, ax=ax)
@@ -116,7 +116,7 @@ claim(
     "every test image obeys B.2, B.3, B.3+, B.4 and B.4+", gaps.holds and tail.holds and bend.holds
 )
 claim("B.2 is an equality on every right answer",
-      bool((gaps.log.upper[right] == gaps.log.value[right]).all()))  # fmt: skip
+      bool((gaps.log.upper[correct] == gaps.log.value[correct]).all()))  # fmt: skip
 claim("no lemma but the paper's upper B.3 exceeds 2; that one exceeds 1,000 on some test image",
       bend.paper_upper.max() <= 2 and gaps.upper.max() <= 1 and tail.paper_upper.max() > 1000)  # fmt: skip
 
@@ -264,7 +264,6 @@ plots.show(
     "all fall once the images are fitted. Right, on test images: the same up to u5, but the "
     "paper's dashed line climbs away from all others throughout.",
 )
-slack = ladder.slack()
 claim("the paper's bound exceeds u4 on training images at every probe",
       bool((history.column("train_log_u6") > history.column("train_log_u4")).all()))  # fmt: skip
 claim("u1, which never looks at C_J, is within a factor of 30 of the curvature throughout",
