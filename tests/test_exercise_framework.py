@@ -299,6 +299,35 @@ def test_canonical_lets_equally_right_answers_agree(exercise):
     assert feedback.diagnosis == "Total not scaled."
 
 
+def test_observe_tells_answers_apart_by_more_than_what_they_return():
+    """A loss is its gradient too: here the values agree, and one answer is detached."""
+    weight = torch.tensor(3.0, requires_grad=True)
+
+    def slope(answer, scale):
+        value = answer(scale)
+        return torch.autograd.grad(value, weight)[0] if value.requires_grad else 0.0
+
+    exercise = Exercise(
+        lesson="99",
+        name="square",
+        title="A square",
+        difficulty=1,
+        importance=1,
+        minutes=1,
+        reference=lambda scale: scale * weight**2,
+        cases=(Case("moves", "2", lambda answer: None if slope(answer, 2.0) else "It stays."),),
+        wrong=(WrongSolution("detached", lambda s: s * weight.detach() ** 2, "Detached."),),
+        hints=("One.", "Two."),
+        probes=((2.0,), (5.0,)),
+        observe=lambda answer, scale: (answer(scale), slope(answer, scale)),
+    )
+    assert exercise.evaluate(lambda s: weight * weight * s).outcome is Outcome.CORRECT
+    assert exercise.evaluate(lambda s: torch.tensor(9.0) * s).diagnosis == "Detached."
+    exercise.observe = lambda answer, scale: answer(scale)  # the value alone cannot tell
+    exercise.wrong = (WrongSolution("as good", exercise.reference, "By value."),)
+    assert exercise.evaluate(lambda s: torch.tensor(9.0) * s).diagnosis == "By value."
+
+
 def test_modules_are_copied_and_a_changed_mode_is_noticed():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout())
     batch = torch.zeros(1, 2)

@@ -180,12 +180,13 @@ def _pass_function(exercise: Any) -> str:
 
 
 def _fingerprint(exercise: Any, function: Any, seed: int) -> list:
-    """What a function returns on the probes, ready to compare; None where it returns nothing."""
+    """What is observed of a function on the probes, ready to compare; None where it fails."""
     answer = Answer(function, seed=seed)
     results = []
     for arguments in exercise.probes:
         try:
-            results.append(tuple(map(exercise.canonical, parts(answer(*arguments)))))
+            observed = exercise.observe(answer, *arguments)
+            results.append(tuple(map(exercise.canonical, parts(observed))))
         except (Signal, Unreadable, RuntimeError, IndexError):  # or a shape canonical cannot take
             results.append(None)
     return results

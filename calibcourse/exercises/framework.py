@@ -123,6 +123,10 @@ def _as_it_is(value: Tensor) -> Tensor:
     return value
 
 
+def _returned(answer: Callable, *arguments: Any) -> Any:
+    return answer(*arguments)
+
+
 @dataclass(eq=False, repr=False)
 class Exercise:
     """An exercise: the lesson tells what to write, this tells what is right.
@@ -142,6 +146,8 @@ class Exercise:
         tolerance: absolute and relative, when two answers are compared on the probes.
         canonical: maps each returned tensor to what is compared, where several answers are equally
             right (the log of a temperature, an eigenvector up to its sign).
+        observe: called as observe(answer, *arguments) with each probe's arguments: what two answers
+            are compared by, where the returned value does not tell all (a loss has a gradient).
         hints_shown: so far, in this session.
 
     Example:
@@ -179,6 +185,7 @@ class Exercise:
     probes: tuple[tuple, ...]
     tolerance: float = 1e-4
     canonical: Callable[[Tensor], Tensor] = _as_it_is
+    observe: Callable[..., Any] = _returned
     hints_shown: int = field(default=0, init=False)
 
     @property
