@@ -1277,7 +1277,7 @@ def every_run(
     """
     ax = figure(1)[1][0] if ax is None else ax
     for place, grid in enumerate(values.values()):
-        shades = np.linspace(0.3, 1, len(grid))
+        shades = np.linspace(1, 0.3, len(grid))[::-1]  # a single one is dark
         for shade, offset, row in zip(shades, np.linspace(-0.24, 0.24, len(grid)), grid,
                                       strict=True):  # fmt: skip
             seen = row[np.isfinite(row)]
@@ -1331,12 +1331,12 @@ def matched_loss_plane(
     runs = [run for run in sweep.select(label=label).runs
             if learning_rate in (None, run.config.lr)]  # fmt: skip
     rates = sorted({run.config.lr for run in runs})
-    shade = dict(zip(rates, np.linspace(0.35, 1, len(rates)), strict=True))
-    lines = [(run, "#BBBBBB", 0.8) for run in sweep.select(label="SGD").runs]
-    lines += [(run, color, shade[run.config.lr]) for run in runs]
-    for run, line_color, alpha in lines:
+    shade = dict(zip(rates, np.linspace(1, 0.35, len(rates))[::-1], strict=True))
+    lines = [(run, {"color": "#BBBBBB", "lw": 1.0}) for run in sweep.select(label="SGD").runs]
+    lines += [(run, {"color": color, "lw": 1.3, "alpha": shade[run.config.lr]}) for run in runs]
+    for run, style in lines:
         loss, value = run.history.column("train_loss")[1:], run.history.column(column)[1:]
-        ax.plot(loss, value, color=line_color, alpha=alpha, lw=1.1)
+        ax.plot(loss, value, **style)
     low, high = 3e-4, 2.6
     if column == "train_ece":
         ax.plot([low, high], [low, high], "--", color=BOUND, lw=1.8)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from . import plots
 from .data import Split
-from .reproduce import Run, Sweep, correlation, probes_within
+from .reproduce import GRID, Run, Sweep, correlation, probes_within, weights_panel
 
 
 class Explorer(ipywidgets.VBox):
@@ -240,6 +240,8 @@ def matched_loss_explorer(sweep: Sweep) -> Explorer:
         rates.setdefault(run.config.label, []).append(run.config.lr)
     options = {label: sorted(set(lrs)) for label, lrs in rates.items() if label != "SGD"}
 
+    names = {"train_ece": "Train ECE", "test_ece": "Test ECE", "sharpness": "Sharpness"}
+
     def draw(label: str, rate: float, column: str) -> Figure:
         fig, (ax,) = plots.figure(1, 5.6, 4.0)
         plots.matched_loss_plane(sweep, label, rate, column, ax=ax)
@@ -247,8 +249,7 @@ def matched_loss_explorer(sweep: Sweep) -> Explorer:
         return fig
 
     def alt(label: str, rate: float, column: str) -> str:
-        quantity = column.replace("_", " ").replace("ece", "ECE")
-        return f"The {quantity} of {label} at learning rate {rate:g} against training loss."
+        return f"{names[column]} of {label} at learning rate {rate:g} against training loss."
 
     look = {"style": {"description_width": "8em"}, "layout": ipywidgets.Layout(width="28em")}
     label = ipywidgets.Dropdown(options=list(options), description="optimizer", **look)
@@ -259,9 +260,7 @@ def matched_loss_explorer(sweep: Sweep) -> Explorer:
         **look,
     )
     column = ipywidgets.Dropdown(
-        options=[("train ECE", "train_ece"), ("test ECE", "test_ece"), ("sharpness", "sharpness")],
-        description="quantity",
-        **look,
+        options=[(name, column) for column, name in names.items()], description="quantity", **look
     )
 
     def offer_its_rates(change) -> None:
@@ -270,3 +269,33 @@ def matched_loss_explorer(sweep: Sweep) -> Explorer:
     # Observed before the explorer does, so that a picture is drawn with a rate that was run.
     label.observe(offer_its_rates, names="value")
     return Explorer(draw, alt, label=label, rate=rate, column=column)
+
+
+def weights_explorer(sweep: Sweep) -> Explorer:
+    """Lesson 07: CalMO's two weights on the recorded grid, one cell at a time.
+
+    Args:
+        sweep: runs of the table "grid".
+
+    Returns:
+        A widget; its static twin is `reproduce.grid_figure`.
+    """
+
+    def draw(robust_weight: float, smooth_weight: float) -> Figure:
+        fig, axes = plots.figure(2, 4.6, 3.4)
+        weights_panel(sweep, robust_weight, smooth_weight, axes)
+        fig.suptitle(f"λ_r = {robust_weight:g}, λ_s = {smooth_weight:g}")
+        return fig
+
+    def alt(robust_weight: float, smooth_weight: float) -> str:
+        return (
+            f"Validation ECE along training and test accuracy against test ECE at robust weight "
+            f"{robust_weight:g} and smoothness weight {smooth_weight:g}, beside cross-entropy."
+        )
+
+    return Explorer(
+        draw,
+        alt,
+        robust_weight=_choice("robust weight λ_r", list(GRID["robust_weight"]), 1),
+        smooth_weight=_choice("smoothness weight λ_s", list(GRID["smooth_weight"]), 2),
+    )
