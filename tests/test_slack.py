@@ -130,11 +130,13 @@ def test_slack_equals_that_of_the_functions_on_a_live_run():
 
 def test_table_takes_medians_over_probes_then_over_runs():
     longer = History([*HISTORY.rows[:2], row(2, 9, -3, 5), row(3, 4, -3, 7), row(4, 4, -3, 30)])
-    table = entries_of(sweep_of(("gd", 0.1, HISTORY), ("gd", 0.2, longer), ("sgd", 0.1, longer)))
+    steep = History([*HISTORY.rows[:2], row(2, 9, -3, 20)])
+    gd = [("gd", lr, history) for lr, history in ((0.1, HISTORY), (0.2, longer), (0.4, steep))]
+    table = entries_of(sweep_of(*gd, ("sgd", 0.1, longer)))
     entry = table["GD", "fitting", "train", "u6"]
-    # The runs' medians are 3, and 7 (of 5, 7, 30): the median of the two, and their range.
-    assert (entry.median, entry.low, entry.high) == pytest.approx((5, 3, 7))
-    assert entry.n_runs == 2
+    # The runs' medians are 3, 7 (of 5, 7, 30) and 20: their median, and their range.
+    assert (entry.median, entry.low, entry.high) == pytest.approx((7, 3, 20))
+    assert entry.n_runs == 3
     assert table["GD", "interpolating", "train", "u6"].n_runs == 1
     missing = table["SGD", "interpolating", "train", "u6"]
     assert missing.n_runs == 0 and math.isnan(missing.median) and repr(missing) == "—"
