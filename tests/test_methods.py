@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 import torch
 
+from calibcourse import plots, widgets
 from calibcourse.history import History
 from calibcourse.metrics import expected_calibration_error
 from calibcourse.posthoc import TemperatureScaling
 from calibcourse.reproduce import (
     GRID,
     METHODS,
+    REMEDIES,
     TABLES,
     MethodConfig,
     Run,
     Sweep,
     accuracy_and_ece_text,
+    as_good,
     comparison_figure,
     difference,
     every_quantity_text,
@@ -28,8 +31,13 @@ from calibcourse.reproduce import (
     jobs,
     outcomes,
     plan_methods,
+    remedies_figure,
+    remedies_text,
     step_costs,
     sweep,
+    verdict_text,
+    verdicts,
+    weights_panel,
 )
 from calibcourse.reproduce.methods_report import (
     PAPER_TEST,
@@ -323,7 +331,7 @@ def finished(config: MethodConfig) -> Run:
     """A run of a configuration with made-up numbers, different for every configuration."""
     draw = np.random.default_rng(int(config.key[-8:], 16))
     names = {"validation_loss", "test_scaled_ece", "test_scaled_accuracy", *QUANTITIES}
-    names |= {"train_accuracy", "train_ece"} | {
+    names |= {"train_accuracy", "train_ece", "validation_ece", "temperature"} | {
         f"test_scaled_{n}" for n in ("kce", "loss", "brier")
     }
     rows = [{"step": step} | dict.fromkeys(names, 0.0) for step in (0, 700, 1500)]
@@ -382,3 +390,102 @@ def test_figures_show_every_seed():
     assert all(len(c.get_offsets()) == 3 for ax in fig.axes for c in ax.collections)
     assert len(fig.axes[0].collections) == 2 * (len(METHODS) + 1)
     assert len(grid_figure(SWEEPS["grid"]).axes) == 3
+
+
+def claimed(ece: tuple, best: tuple, accuracy: tuple, log_q: tuple) -> Sweep:
+    """CE and CalMO with three seeds each: CE's columns are 0, and CalMO's these differences."""
+    columns = ("test_ece", "test_accuracy", "test_robust_log_q")
+    runs = []
+    for method in ("CE", "CalMO"):
+        loss, options = METHODS[method]
+        for seed in range(3):
+            config = replace(TINY, loss=loss, loss_options=dict(options), seed=seed)
+            final = dict.fromkeys(columns, 0.0) | {"step": 24, "validation_loss": 2.0}
+            first = dict.fromkeys(columns, 0.0) | {"step": 12, "validation_loss": 1.0}
+            if method == "CalMO":
+                final |= dict(zip(columns, (ece[seed], accuracy[seed], log_q[seed]), strict=True))
+                first["test_ece"] = best[seed]
+            runs.append(Run(config, History([first, final]), {}))
+    return Sweep(tuple(runs))
+
+
+def test_verdicts_count_seeds_and_show_what_fails():
+    down = (-0.02, -0.01, -0.03)
+    found = verdicts(claimed(down, (-0.01, 0.0, -0.01), (-0.01, 0.0, 0.02), (-1, -2, 3)))
+    assert [(v.seeds, v.holds) for v in found] == [(3, True), (2, False), (2, True), (2, False)]
+    # mean -0.02, standard deviation 0.01: t(0.975, 2) / sqrt(3) standard deviations either way.
+    half = 4.302653 * 0.01 / math.sqrt(3)
+    assert repr(found[0]) == f"✓ 3 of 3, -0.020 [{-0.02 - half:+.3f}, {-0.02 + half:+.3f}]"
+    rows = verdict_text(found).splitlines()
+    assert len(rows) == 2 + 4 and rows[0] == "| claim | AdamW |"
+    assert rows[3].startswith("| test ECE lower at the best validation step | ✗ 2 of 3, -0.007 [")
+
+
+def test_an_accuracy_fails_only_where_its_interval_lies_below_0():
+    worse = verdicts(claimed((0,) * 3, (0,) * 3, (-0.020, -0.021, -0.022), (0,) * 3))[2]
+    assert not worse.holds and worse.seeds == 0 and worse.change.high < 0
+    unsure = verdicts(claimed((0,) * 3, (0,) * 3, (-0.001, -0.02, -0.03), (0,) * 3))[2]
+    assert unsure.holds and unsure.seeds == 0 and unsure.change.high > 0
+
+
+def test_a_temperature_divides_robust_margins_and_leaves_robust_log_q_open():
+    made = SWEEPS["methods"]
+    margin, temperature = (
+        outcomes(made, column, "sgd", "CE") for column in ("test_robust_margin", "temperature")
+    )
+    scaled = outcomes(made, "test_robust_margin", "sgd", "CE + temperature")
+    np.testing.assert_allclose(scaled, margin / temperature)
+    with pytest.raises(ValueError, match="test_scaled_robust_log_q"):
+        outcomes(made, "test_robust_log_q", "sgd", "CE + temperature")
+
+
+def test_remedies_are_read_by_their_own_rule_and_compared_with_calmo():
+    made = SWEEPS["methods"]
+    early = outcomes(made, "test_ece", "muon", "CE", "best")
+    calmo = outcomes(made, "test_ece", "muon", "CalMO")
+    np.testing.assert_array_equal(
+        as_good(made, "test_ece", "muon", "CE, stopped early"), early <= calmo
+    )
+    # Higher is better.
+    focal, calmo = (outcomes(made, "test_accuracy", "muon", m) for m in ("focal", "CalMO"))
+    np.testing.assert_array_equal(as_good(made, "test_accuracy", "muon", "focal"), focal >= calmo)
+    with pytest.raises(ValueError, match="remedy must be one of"):
+        as_good(made, "test_ece", "muon", "MixUp")
+
+    rows = remedies_text(made, "test_ece").splitlines()
+    assert [row.split(" | ")[0].strip("| ") for row in rows[2:]] == list(REMEDIES)
+    for row in rows[2:-1]:
+        for cell in row.split("|")[2:-1]:
+            assert cell.strip().startswith("**") == ("(2 of 3)" in cell or "(3 of 3)" in cell)
+    cell = rows[2 + list(REMEDIES).index("CE, stopped early")].split("|")[4]
+    good = as_good(made, "test_ece", "muon", "CE, stopped early").sum()
+    assert f"{early.mean():.3f} ± {early.std(ddof=1):.3f} ({good} of 3)" in cell
+
+
+def test_remedies_figure_shows_every_seed():
+    axes = remedies_figure(SWEEPS["methods"]).axes
+    assert len(axes) == 4 and all(len(ax.collections) == len(REMEDIES) for ax in axes)
+    at = REMEDIES["CE, stopped early"]
+    x = outcomes(SWEEPS["methods"], "test_ece", "sgd", *at)
+    y = outcomes(SWEEPS["methods"], "test_robust_margin", "sgd", *at)
+    (dots,) = (c for c in axes[0].collections if c.get_label() == "CE, stopped early")
+    np.testing.assert_allclose(dots.get_offsets(), np.stack([x, y], axis=1))
+
+
+def test_the_weights_explorer_shows_the_cell_that_its_sliders_name():
+    grid = SWEEPS["grid"]
+    _, axes = plots.figure(2)
+    weights_panel(grid, 2.0, 0.1, axes)
+    cell = grid.select(label="CalMO(2, 0.1)")
+    x = [run.history.rows[-1]["test_ece"] for run in cell.runs]
+    np.testing.assert_allclose(axes[1].collections[2].get_offsets()[:, 0], x)
+    losses = grid_values(grid, "validation_loss")
+    assert f"rank {1 + (losses < losses[3, 3]).sum()} of 16" in axes[1].get_title()
+    with pytest.raises(ValueError, match=r"weights \(3, 0.1\)"):
+        weights_panel(grid, 3.0, 0.1, axes)
+
+    explorer = widgets.weights_explorer(grid)
+    before = explorer.children[-1].value
+    explorer.controls["robust_weight"].value = 2.0
+    after = explorer.children[-1].value
+    assert after != before and "robust weight 2 and smoothness weight 0.01" in after

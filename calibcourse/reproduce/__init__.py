@@ -13,15 +13,23 @@ from .hypotheses import (
 )
 from .methods import GRID, METHODS, TABLES, MethodConfig, plan_methods
 from .methods_report import (
+    REMEDIES,
     Difference,
+    Verdict,
     accuracy_and_ece_text,
+    as_good,
     comparison_figure,
     difference,
     every_quantity_text,
     grid_figure,
     grid_values,
     outcomes,
+    remedies_figure,
+    remedies_text,
     step_costs,
+    verdict_text,
+    verdicts,
+    weights_panel,
 )
 from .report import (
     Phases,
@@ -44,6 +52,7 @@ __all__ = [
     "GRID",
     "METHODS",
     "PROFILES",
+    "REMEDIES",
     "TABLES",
     "Comparison",
     "Difference",
@@ -52,7 +61,9 @@ __all__ = [
     "Run",
     "RunConfig",
     "Sweep",
+    "Verdict",
     "accuracy_and_ece_text",
+    "as_good",
     "at_even_steps",
     "at_matched_loss",
     "by_label",
@@ -73,6 +84,8 @@ __all__ = [
     "plan",
     "plan_methods",
     "probes_within",
+    "remedies_figure",
+    "remedies_text",
     "settling_step",
     "slack_summary",
     "slack_table",
@@ -83,4 +96,7 @@ __all__ = [
     "table_1_text",
     "trajectories",
     "verdict_table",
+    "verdict_text",
+    "verdicts",
+    "weights_panel",
 ]

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .._checks import check_choice
 from .._files import write_atomically
-from ..plots import STYLE, TEST, png_bytes
+from ..plots import IDEAL, MARKERS, STYLE, TEST, png_bytes
 from .configs import LABELS
 from .methods import GRID, METHODS, TABLES
 from .report import Sweep, made_by
@@ -76,7 +77,8 @@ def outcomes(
         column: such as "test_ece", "test_accuracy", "test_loss", "test_robust_log_q".
         optimizer: "sgd", "adamw", "muon" or "sam".
         method: a label of `METHODS`, or "CE + temperature", whose test columns are those of the CE
-            runs after dividing the logits by the temperature fitted on validation data.
+            runs after dividing the logits by the temperature fitted on validation data. Its robust
+            margins are those of CE divided by the temperature; its robust log Q is not recorded.
         rule: "final" or "best", the step of the lowest validation loss.
 
     Returns:
@@ -87,15 +89,22 @@ def outcomes(
     """
     check_choice(rule, "rule", RULES)
     check_choice(method, "method", [*ALL_METHODS, *(run.config.label for run in sweep.runs)])
-    label = "CE" if method == TEMPERATURE else method
-    if method == TEMPERATURE and column.startswith("test_"):
-        scaled = column.replace("test_", "test_scaled_")
-        # Robust margins are not measured again: dividing the logits divides them too.
-        column = scaled if "robust" not in column else column
     chosen = sorted(
-        sweep.select(optimizer=optimizer, label=label).runs, key=lambda run: run.config.seed
+        sweep.select(optimizer=optimizer, label=_trained_as(method)).runs,
+        key=lambda run: run.config.seed,
     )
-    return np.array([_read(run, column, rule) for run in chosen])
+    if method != TEMPERATURE or not column.startswith("test_"):
+        return np.array([_read(run, column, rule) for run in chosen])
+    if column == "test_robust_margin":
+        # Dividing the logits divides the margin of every image, attacked or not.
+        return np.array([_read(r, column, rule) / _read(r, "temperature", rule) for r in chosen])
+    scaled = column.replace("test_", "test_scaled_")
+    return np.array([_read(run, scaled, rule) for run in chosen])
+
+
+def _trained_as(method: str) -> str:
+    """The label of the runs behind a method."""
+    return "CE" if method == TEMPERATURE else method
 
 
 def _read(run: Run, column: str, rule: str) -> float:
@@ -153,6 +162,199 @@ def difference(
     values = ours - theirs
     mean, half = values.mean(), T_95_OF_3 * values.std(ddof=1) / math.sqrt(len(values))
     return Difference(tuple(values), float(mean), float(mean - half), float(mean + half))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim about a method, for one optimizer.
+
+    Attributes:
+        claim: in words, as in `CLAIMS`.
+        optimizer: "sgd", "adamw", "muon" or "sam".
+        change: the method minus the baseline, paired by seed.
+        seeds: how many seeds agree with the claim.
+        holds: whether it holds; see `verdicts`.
+    """
+
+    claim: str
+    optimizer: str
+    change: Difference
+    seeds: int
+    holds: bool
+
+    def __repr__(self) -> str:
+        mark, change = "✓" if self.holds else "✗", self.change
+        return (
+            f"{mark} {self.seeds} of {len(change.values)}, "
+            f"{change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
+        )
+
+
+# Claim: column, rule.
+CLAIMS = {
+    "final-step test ECE lower": ("test_ece", "final"),
+    "test ECE lower at the best validation step": ("test_ece", "best"),
+    "accuracy within the interval or better": ("test_accuracy", "final"),
+    "robust log Q lower": ("test_robust_log_q", "final"),
+}
+
+
+def verdicts(sweep: Sweep, method: str = "CalMO", baseline: str = "CE") -> list[Verdict]:
+    """Which of `CLAIMS` hold for which optimizer.
+
+    "Lower" holds if it does for every seed. An accuracy is "within the interval or better" unless
+    the 95 % interval of its difference lies below 0, which three seeds seldom achieve.
+
+    Args:
+        sweep: runs of the comparison, three seeds each.
+        method, baseline: as for `difference`.
+
+    Returns:
+        One verdict per claim and optimizer of the sweep, claim by claim.
+
+    Raises:
+        ValueError: as `difference`.
+    """
+    found = []
+    for claim, (column, rule) in CLAIMS.items():
+        for optimizer in _optimizers(sweep):
+            change = difference(sweep, column, optimizer, method, rule, baseline)
+            values = np.array(change.values)
+            if column == "test_accuracy":
+                agree, holds = values >= 0, change.high >= 0
+            else:
+                agree, holds = values < 0, bool((values < 0).all())
+            found.append(Verdict(claim, optimizer, change, int(agree.sum()), holds))
+    return found
+
+
+def verdict_text(found: Sequence[Verdict]) -> str:
+    """Verdicts in Markdown, a row per claim and a column per optimizer, failing ones included.
+
+    Args:
+        found: from `verdicts`.
+
+    Returns:
+        Markdown: in each cell whether it holds, for how many seeds, and the mean difference with
+        its 95 % interval.
+    """
+    optimizers = list(dict.fromkeys(verdict.optimizer for verdict in found))
+    cells = {(verdict.claim, verdict.optimizer): repr(verdict) for verdict in found}
+    lines = [
+        "| claim | " + " | ".join(LABELS[o] for o in optimizers) + " |",
+        "|---|" + "---|" * len(optimizers),
+    ]
+    for claim in dict.fromkeys(verdict.claim for verdict in found):
+        row = " | ".join(cells[claim, optimizer] for optimizer in optimizers)
+        lines.append(f"| {claim} | {row} |")
+    return "\n".join(lines) + "\n"
+
+
+# Everything that a practitioner would try, read at the final step; early stopping is a rule and no
+# method of training.
+REMEDIES = {
+    "CE": ("CE", "final"),
+    "CE, stopped early": ("CE", "best"),
+    TEMPERATURE: (TEMPERATURE, "final"),
+    "label smoothing": ("label smoothing", "final"),
+    "focal": ("focal", "final"),
+    "Flat": ("Flat", "final"),
+    "Rob": ("Rob", "final"),
+    "CalMO": ("CalMO", "final"),
+}
+HIGHER_IS_BETTER = ("test_accuracy", "test_robust_margin")
+
+
+def as_good(
+    sweep: Sweep, column: str, optimizer: str, remedy: str, than: str = "CalMO"
+) -> np.ndarray:
+    """Seed by seed, whether one remedy does at least as well as another.
+
+    Args:
+        sweep, optimizer: as for `outcomes`.
+        column: as for `outcomes`; accuracies and robust margins are better when higher, everything
+            else when lower.
+        remedy, than: of `REMEDIES`.
+
+    Returns:
+        (seeds,) bool.
+
+    Raises:
+        ValueError: an unknown remedy; or as `outcomes`.
+    """
+    for name, value in (("remedy", remedy), ("than", than)):
+        check_choice(value, name, REMEDIES)
+    ours, theirs = (outcomes(sweep, column, optimizer, *REMEDIES[r]) for r in (remedy, than))
+    return ours >= theirs if column in HIGHER_IS_BETTER else ours <= theirs
+
+
+def remedies_text(sweep: Sweep, column: str) -> str:
+    """One quantity under every remedy in Markdown, and for how many seeds it does as well as CalMO.
+
+    Args:
+        sweep: runs of the comparison.
+        column: as for `outcomes`.
+
+    Returns:
+        Markdown: mean ± standard deviation over seeds, then the number of seeds in which the remedy
+        is at least as good as CalMO; bold where these are most of them.
+    """
+    optimizers = _optimizers(sweep)
+    name, form = QUANTITIES[column]
+    lines = [
+        f"| {name} | " + " | ".join(LABELS[o] for o in optimizers) + " |",
+        "|---|" + "---|" * len(optimizers),
+    ]
+    for remedy, (method, rule) in REMEDIES.items():
+        cells = []
+        for optimizer in optimizers:
+            values = outcomes(sweep, column, optimizer, method, rule)
+            cell = form.format(values.mean(), values.std(ddof=1))
+            if remedy != "CalMO":
+                good = as_good(sweep, column, optimizer, remedy)
+                cell += f" ({good.sum()} of {len(good)})"
+                cell = f"**{cell}**" if 2 * good.sum() > len(good) else cell
+            cells.append(cell)
+        lines.append(f"| {remedy} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def remedies_figure(sweep: Sweep) -> Figure:
+    """Mean robust margin against test ECE under every remedy, one panel per optimizer.
+
+    Args:
+        sweep: runs of the comparison.
+
+    Returns:
+        The figure; one mark per seed, filled where the training itself looked at robust margins.
+    """
+    optimizers = _optimizers(sweep)
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            1,
+            len(optimizers),
+            figsize=(2.6 * len(optimizers) + 1.8, 3.2),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
+        )
+    for ax, optimizer in zip(axes[0], optimizers, strict=True):
+        for marker, (remedy, (method, rule)) in zip(MARKERS, REMEDIES.items(), strict=True):
+            x, y = (
+                outcomes(sweep, column, optimizer, method, rule)
+                for column in ("test_ece", "test_robust_margin")
+            )
+            fill = TEST if method in ("Rob", "CalMO") else "white"
+            ax.scatter(x, y, marker=marker, s=34, facecolor=fill, edgecolor=TEST, label=remedy)
+        ax.axhline(0, color=IDEAL, ls="--", lw=1)
+        ax.set(title=LABELS[optimizer], xlabel="test ECE")
+    axes[0, 0].set(ylabel="mean robust margin (logits)", xlim=(0, None))
+    axes[0, -1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+def _optimizers(sweep: Sweep) -> list[str]:
+    return list(dict.fromkeys(run.config.optimizer for run in sweep.runs))
 
 
 def accuracy_and_ece_text(sweep: Sweep, table: str) -> str:
@@ -222,8 +424,8 @@ def every_quantity_text(sweep: Sweep, optimizer: str, rule: str = "final") -> st
     for method in ALL_METHODS:
         cells = []
         for column, (_, form) in QUANTITIES.items():
-            if method == TEMPERATURE and "robust" in column:
-                cells.append("as CE, / T")
+            if method == TEMPERATURE and column == "test_robust_log_q":
+                cells.append("not recorded")
                 continue
             values = outcomes(sweep, column, optimizer, method, rule)
             cells.append(form.format(values.mean(), values.std(ddof=1)))
@@ -241,8 +443,7 @@ def step_costs(sweep: Sweep, optimizer: str, method: str) -> np.ndarray:
     Returns:
         (seeds,) float64.
     """
-    label = "CE" if method == TEMPERATURE else method
-    runs = sweep.select(optimizer=optimizer, label=label).runs
+    runs = sweep.select(optimizer=optimizer, label=_trained_as(method)).runs
     return np.array([run.provenance["seconds_per_step"] for run in runs])
 
 
@@ -255,7 +456,7 @@ def comparison_figure(sweep: Sweep) -> Figure:
     Returns:
         The figure; filled dots are the final step, open ones the best validation step.
     """
-    optimizers = list(dict.fromkeys(run.config.optimizer for run in sweep.runs))
+    optimizers = _optimizers(sweep)
     there = {run.config.label for run in sweep.runs}
     methods = [m for m in METHODS if m in there] + [TEMPERATURE] * ("CE" in there)
     with plt.rc_context(STYLE):
@@ -357,6 +558,42 @@ def grid_figure(sweep: Sweep, rule: str = "final") -> Figure:
     return fig
 
 
+def weights_panel(
+    sweep: Sweep, robust_weight: float, smooth_weight: float, axes: Sequence[Axes]
+) -> None:
+    """One cell of the grid beside all others: its way through training, and where it ends.
+
+    Args:
+        sweep: runs of the table "grid".
+        robust_weight, smooth_weight: λ_r and λ_s, of `GRID`.
+        axes: two.
+
+    Raises:
+        ValueError: the sweep has no run with these weights.
+    """
+    way, end = axes
+    chosen = [run for run in sweep.runs if _weights(run) == (robust_weight, smooth_weight)]
+    if not chosen:
+        raise ValueError(f"sweep must hold the weights ({robust_weight:g}, {smooth_weight:g})")
+    plain = [run for run in sweep.runs if _weights(run) == (0.0, 0.0)]
+    for runs, color, width in ((plain, IDEAL, 0.8), (chosen, TEST, 1.6)):
+        for run in runs:
+            steps, ece = (run.history.column(name) for name in ("step", "validation_ece"))
+            way.plot(steps, ece, color=color, lw=width, alpha=0.8)
+            stop = run.history.best("validation_loss")
+            way.plot(stop["step"], stop["validation_ece"], "o", ms=5, mfc="white", mec=color)
+    way.set(xlabel="training step", ylabel="validation ECE", ylim=(0, None))
+    way.set_title("grey: cross-entropy; circles: best validation step", fontsize=9)
+    for runs, color, size in ((sweep.runs, IDEAL, 10), (chosen, TEST, 40)):
+        for rule, fill in (("final", color), ("best", "white")):
+            x, y = ([_read(r, c, rule) for r in runs] for c in ("test_ece", "test_accuracy"))
+            end.scatter(x, y, s=size, facecolor=fill, edgecolor=color, alpha=0.8)
+    losses = grid_values(sweep, "validation_loss").flatten()
+    rank = 1 + int((losses < np.mean([_read(r, "validation_loss", "final") for r in chosen])).sum())
+    end.set(xlabel="test ECE", ylabel="test accuracy", xlim=(0, None))
+    end.set_title(f"filled: final step. Validation loss: rank {rank} of {len(losses)}", fontsize=9)
+
+
 def write_methods_report(sweep: Sweep, table: str, folder: str | os.PathLike) -> list[Path]:
     """Write what a table of the comparison consists of: picture, tables and record.
 
@@ -376,6 +613,10 @@ def write_methods_report(sweep: Sweep, table: str, folder: str | os.PathLike) ->
     if table != "grid":
         text += accuracy_and_ece_text(sweep, table)
     if table == "methods":
+        text += "\nCalMO against CE: does the claim hold, for how many seeds, and the mean "
+        text += "difference with its 95 % interval.\n\n" + verdict_text(verdicts(sweep))
+        for column in ("test_ece", "test_robust_margin"):
+            text += "\n" + remedies_text(sweep, column)
         for optimizer in TABLES[table].optimizers:
             for rule in RULES:
                 text += "\n" + every_quantity_text(sweep, optimizer, rule)
