@@ -348,6 +348,20 @@ def phases(history: History) -> Phases:
     )
 
 
+def published(column: str) -> dict[str, tuple[float, float]]:
+    """The paper's row of Table 1: label of the optimizer -> mean and standard deviation.
+
+    Raises:
+        ValueError: not a row of the table.
+
+    Example:
+        >>> published("train_ece")["Muon"]
+        (0.63, 0.26)
+    """
+    check_choice(column, "column", PAPER_TABLE_1)
+    return {LABELS[optimizer]: values for optimizer, values in PAPER_TABLE_1[column].items()}
+
+
 def table_1_text(sweep: Sweep) -> str:
     """Table 1 in Markdown: ours by Pearson and Spearman, the paper's row beneath.
 
@@ -408,6 +422,7 @@ def trajectories(sweep: Sweep, columns: Sequence[str]) -> MatplotlibFigure:
         row[0].set_ylabel(QUANTITIES[column][0])
     for top, bottom, label in zip(axes[0], axes[-1], labels, strict=True):
         top.set_title(label)
+        top.legend(title="learning rate", fontsize=6, title_fontsize=6)
         bottom.set_xlabel("training step")
     return fig
 
@@ -465,7 +480,6 @@ def _draw(ax: Axes, runs: Sequence[Run], column: str) -> None:
         ax.plot(steps, values.mean(0), color=color, alpha=shade, label=f"{lr:.3g}")
         ax.fill_between(steps, values.min(0), values.max(0), color=color, alpha=0.2 * shade, lw=0)
     ax.set(xscale="log", yscale="log")
-    ax.legend(title="learning rate", fontsize=6, title_fontsize=6)
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:
