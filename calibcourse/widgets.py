@@ -253,12 +253,7 @@ def matched_loss_explorer(sweep: Sweep) -> Explorer:
 
     look = {"style": {"description_width": "8em"}, "layout": ipywidgets.Layout(width="28em")}
     label = ipywidgets.Dropdown(options=list(options), description="optimizer", **look)
-    rate = ipywidgets.SelectionSlider(
-        options=options[label.value],
-        description="learning rate η",
-        continuous_update=False,
-        **look,
-    )
+    rate = _choice("learning rate η", options[label.value], 0)
     column = ipywidgets.Dropdown(
         options=[(name, column) for column, name in names.items()], description="quantity", **look
     )

@@ -539,9 +539,10 @@ plots.show(
 # 3. In our runs neither SAM's flatness nor the absence of steep steps calibrates the training set at
 #    equal loss; fitting does, and it ends in over-confidence on test images.
 #
-# **Further reading.** Foret et al. 2020, *Sharpness-aware minimization* (arXiv 2010.01412). Song, Ahn,
-# Yun 2024, *Does SGD really happen in tiny subspaces?* (arXiv 2405.16002). Gur-Ari et al. 2018,
-# *Gradient descent happens in a tiny subspace* (arXiv 1812.04754). Jordan et al. 2024, *Muon*. Morosini et al. 2026, *Too
-# Sharp, Too Sure* (arXiv 2604.20614).
+# **Further reading.** Foret et al. 2020, *Sharpness-aware minimization* (arXiv 2010.01412). Jordan et
+# al. 2024, *Muon: an optimizer for hidden layers in neural networks*. Song, Ahn, Yun 2024, *Does SGD
+# really happen in tiny subspaces?* (arXiv 2405.16002). Gur-Ari et al. 2018, *Gradient descent happens
+# in a tiny subspace* (arXiv 1812.04754). Morosini et al. 2026, *Too Sharp, Too Sure* (arXiv
+# 2604.20614).
 #
 # **Next** in the course: *Margin-aware training*, a loss that asks for robust margins instead.

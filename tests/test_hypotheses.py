@@ -177,6 +177,11 @@ def test_comparison_skips_what_was_not_measured_and_lets_never_lose():
     assert (nothing.wins, nothing.pairs) == (0, 0) and math.isnan(nothing.ratio)
 
 
+def test_a_tie_is_no_win_for_either():
+    tied = Sweep((run([0.2]), run([0.2], "sam")))
+    assert compare(tied, "SAM", "SGD", peak).wins == compare(tied, "SGD", "SAM", peak).wins == 0
+
+
 def test_comparison_names_the_optimizers_there_are():
     with pytest.raises(ValueError, match="SGD"):
         compare(Sweep((run([0.1]),)), "SAM", "SGD", peak)
