@@ -1371,3 +1371,30 @@ def matched_loss_grid(sweep: Any, labels: Sequence[str], columns: Sequence[str])
             if column != columns[0]:
                 ax.set_title("")
     return fig
+
+
+def two_divergences(clean_margin: float, margins: np.ndarray, ax: Axes | None = None) -> Axes:
+    """Both KL divergences between a clean and an attacked prediction of two classes.
+
+    Args:
+        clean_margin: of the image, in logits.
+        margins: (T,) margins that an attack may leave it, in logits.
+        ax: where to draw.
+
+    Returns:
+        The axes: KL(clean, attacked) and KL(attacked, clean) in nats against the attacked margin.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    clean, attacked = (1 / (1 + np.exp(-np.asarray(m))) for m in (clean_margin, margins))
+
+    def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+        return p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+
+    ax.plot(margins, divergence(clean, attacked), color=MARGIN, lw=2,
+            label="KL(p(x) ‖ p(x_adv)): the paper's")  # fmt: skip
+    ax.plot(margins, divergence(attacked, clean), "--", color=IDEAL, lw=1.5,
+            label="KL(p(x_adv) ‖ p(x))")  # fmt: skip
+    ax.axvline(0, color=IDEAL, ls=":", lw=1)
+    ax.set(xlabel="margin left at x_adv (logits)", ylabel="divergence (nats)", ylim=(0, None))
+    ax.legend(frameon=False, fontsize=8)
+    return ax
