@@ -572,10 +572,10 @@ SLICES = [
     [piece for piece in SLICES if (RECORDED / f"{piece[0]}.json").exists()],
 )
 def test_the_start_of_a_recorded_run_can_be_run_again(name, optimizer, steps):
-    """Float32 sums differ between processors in the seventh digit, and a hundred steps at
-    learning rate 0.1 with the sharpness below 2 / 0.1 do not amplify that beyond a thousandth;
-    Lanczos stops at a relative residual of as much. Means over images are compared: a share of
-    right answers would jump by an image."""
+    """Float32 sums differ between processors in the seventh digit. With the sharpness below
+    2 / 0.1, a hundred steps at learning rate 0.1 hardly amplify that (another number of threads
+    changes the losses by 1e-8), and Lanczos stops at a relative residual of 1e-3. Means over
+    images are compared: a share of right answers would jump by an image."""
     (recorded,) = load_recorded(name).select(optimizer=optimizer, lr=0.1, seed=0).runs
     again = train(replace(recorded.config, steps=steps, even_probes=2, log_probes=5))
     then = {row["step"]: row for row in recorded.history.rows}
@@ -583,4 +583,5 @@ def test_the_start_of_a_recorded_run_can_be_run_again(name, optimizer, steps):
     assert len(common) >= 3 and common[-1]["step"] == steps
     for row in common:
         for column in ("train_loss", "train_confidence", "sharpness", "test_loss"):
-            assert row[column] == pytest.approx(then[row["step"]][column], rel=2e-3)
+            tolerance = 2e-3 if column == "sharpness" else 1e-4
+            assert row[column] == pytest.approx(then[row["step"]][column], rel=tolerance)
