@@ -419,9 +419,9 @@ claim("at loss 0.1 Muon is right on more training images than SGD, and less sure
       == "lower")  # fmt: skip
 
 # %% [markdown]
-# **Hypothesis 1, half of it.** Among runs of one optimizer, the flatter (the one with the larger
-# learning rate) has the lower ECE at equal loss. But SAM at SGD's learning rate is much flatter and no
-# better calibrated: flatness goes with calibration here, and reaching it SAM's way does not bring it.
+# **Hypothesis 1, half of it.** Among runs of SGD, or of SAM, the flatter (those with the larger
+# learning rates) have the lower ECE at equal loss. But SAM at SGD's learning rate is much flatter and
+# hardly better calibrated: flatness goes with calibration here, and reaching it SAM's way brings little.
 #
 # **Hypothesis 2, one measure of three.** Muon's ECE falls first and furthest, because its *loss* does.
 # By peak and at equal loss Muon is the worst: it spreads doubt evenly, right on more images and less
@@ -536,7 +536,7 @@ plots.show(
 #    names three opposite things.
 # 2. Training ECE is at most the training loss, and in the end equal to it: compare optimizers at
 #    matched loss, or you compare how fast they fit.
-# 3. In our runs neither SAM's flatness nor the absence of steep steps calibrates the training set at
+# 3. In our runs neither SAM's flatness nor the absence of steep steps does much for training ECE at
 #    equal loss; fitting does, and it ends in over-confidence on test images.
 #
 # **Further reading.** Foret et al. 2020, *Sharpness-aware minimization* (arXiv 2010.01412). Jordan et
