@@ -11,7 +11,7 @@ from .hypotheses import (
     settling_step,
     verdict_table,
 )
-from .methods import GRID, METHODS, TABLES, MethodConfig, plan_methods
+from .methods import FOUR, GRID, METHODS, TABLES, MethodConfig, plan_methods
 from .methods_report import (
     REMEDIES,
     Difference,
@@ -50,6 +50,7 @@ from .slack import median_slack, slack_summary, slack_table, slack_table_text
 
 __all__ = [
     "FIGURES",
+    "FOUR",
     "GRID",
     "METHODS",
     "PROFILES",
