@@ -200,7 +200,9 @@ def test_a_build_stores_outputs_and_nothing_of_this_run(built_course):
         assert WIDGET_VIEW not in (built_course / name).read_text()
         assert "version" not in notebook.metadata.language_info
         assert set(notebook.metadata) == {"kernelspec", "language_info", "calibcourse"}
-        assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
+        assert all(set(cell.metadata) <= {"tags", "jupyter"} for cell in notebook.cells)
+        folded = [cell for cell in notebook.cells if "jupyter" in cell.metadata]
+        assert [cell.source for cell in folded] == [code[0].source]  # nothing but the bootstrap
     assert "None" in code_output(built_course / LEARNERS)
     assert "(2, " in code_output(built_course / SOLVED)
 

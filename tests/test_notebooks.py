@@ -135,6 +135,7 @@ BREAKS = [
     (rules.known_tags, lambda nb: tag(nb, "nbval-skip", 5)),
     (rules.known_tags, lambda nb: tag(nb, "raises-exception", 5)),
     (rules.known_tags, lambda nb: nb.cells[5].metadata.update(collapsed=True)),
+    (rules.known_tags, lambda nb: nb.cells[5].metadata.update(jupyter={"outputs_hidden": True})),
     (rules.known_tags, lambda nb: nb.cells[5].update(source="# NBVAL_IGNORE_OUTPUT\nx")),
     (rules.mostly_compared, lambda nb: tag(nb, "nbval-ignore-output", 5)),
     (rules.mostly_compared, lambda nb: _unclaim(nb, 4, 5, 6, 7, 8, 9)),

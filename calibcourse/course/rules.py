@@ -15,6 +15,7 @@ from .source import (
     BEGIN,
     BLANK,
     END,
+    FOLDED,
     LESSON,
     SOLUTION,
     count_words,
@@ -95,10 +96,12 @@ def pictures_described(notebook: NotebookNode) -> list[str]:
 
 
 def known_tags(notebook: NotebookNode) -> list[str]:
-    """No cell metadata but allowed tags, and no NBVAL comment, which would act unseen."""
+    """No cell metadata but allowed tags and folding; no NBVAL comment, which would act unseen."""
     breaks = []
     for i, cell in enumerate(notebook.cells):
-        if set(cell.metadata) - {"tags"} or set(cell.metadata.get("tags", ())) - TAGS:
+        folded = cell.metadata.get("jupyter", FOLDED) == FOLDED
+        unknown = set(cell.metadata) - {"tags", "jupyter"}
+        if unknown or not folded or set(cell.metadata.get("tags", ())) - TAGS:
             breaks.append(f"cell {i}: metadata {dict(cell.metadata)}, only tags {TAGS} are allowed")
         if cell.cell_type == "code" and re.search(r"#\s*(NBVAL|PYTEST_VALIDATE)_", cell.source):
             breaks.append(f"cell {i}: an NBVAL comment; use a tag")

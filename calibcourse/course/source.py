@@ -32,6 +32,7 @@ _NEAR_MARKERS = [
 ]
 _HEADER = re.compile(r"^\{\{header:(.+)\}\}$", re.M)
 _BOOTSTRAP = "# {{bootstrap}}"
+FOLDED = {"source_hidden": True}  # the bootstrap cell: plumbing is no first screen
 _FORMATTER = re.compile(r"(?m)[ \t]*# fmt: (?:skip|off|on)$")
 # Fixed, so that another patch version of Python or of the kernel changes no byte.
 _METADATA = {
@@ -184,6 +185,8 @@ def _cell(draft: NotebookNode, kind: str, address: Address | None) -> NotebookNo
     cell = getattr(nbformat.v4, f"new_{draft.cell_type}_cell")(source)
     if draft.metadata.get("tags"):
         cell.metadata["tags"] = draft.metadata["tags"]
+    if draft.source.strip() == _BOOTSTRAP:
+        cell.metadata["jupyter"] = dict(FOLDED)
     return cell
 
 

@@ -1,0 +1,173 @@
+"""Every lesson in a real JupyterLab: run, explored by keyboard, answered wrongly and rightly."""
+
+import ast
+import re
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from .conftest import ARTEFACTS, ROOT, SECOND, Lab
+
+pytestmark = pytest.mark.browser
+
+LESSONS = sorted(path.name for path in (ROOT / "lessons").glob("*.ipynb"))
+RUN_TIME = 240 * SECOND  # four times what a lesson may take on two idle cores
+
+
+@pytest.fixture(params=LESSONS, ids=lambda name: name[:2])
+def lesson(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_a_lesson_runs_explores_and_checks(lesson: str, lab: Lab, page: Page):
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    _open(page, lab, lesson)
+    page.screenshot(path=ARTEFACTS / f"{lesson[:2]}-first-screen.png")
+    _run_all(page)
+    _no_error_and_every_twin(page, lab, lesson)
+    for index, explorer in enumerate(page.locator(".jp-OutputArea-output .widget-vbox").all()):
+        _explore(page, explorer, f"{lesson[:2]}-explorer-{index}")
+    _answer(page, lesson)
+
+
+def _open(page: Page, lab: Lab, lesson: str) -> None:
+    page.goto(lab.address(lesson))
+    # The kernel's name shows first without its state: run only when it is really there.
+    _wait_for_idle(page)
+    expect(page.locator(".jp-Notebook .jp-Cell").first).to_be_visible()
+
+
+def _wait_for_idle(page: Page, timeout: float = 90 * SECOND) -> None:
+    status = page.locator("#jp-main-statusbar").get_by_text(re.compile(r"Python 3.*\| Idle"))
+    expect(status).to_be_visible(timeout=timeout)
+
+
+def _menu(page: Page, menu: str, item: str) -> None:
+    page.locator("#jp-MainMenu").get_by_text(menu, exact=True).click()
+    page.locator(".lm-Menu-itemLabel").get_by_text(item, exact=True).click()
+
+
+def _run_all(page: Page) -> None:
+    _menu(page, "Edit", "Clear Outputs of All Cells")
+    _menu(page, "Run", "Run All Cells")
+    # The last cell with code is numbered once everything above it has run.
+    prompts = page.locator(".jp-CodeCell .jp-InputArea-prompt")
+    expect(prompts.last).to_have_text(re.compile(r"\[\d+\]:"), timeout=RUN_TIME)
+    _wait_for_idle(page)
+
+
+def _no_error_and_every_twin(page: Page, lab: Lab, lesson: str) -> None:
+    """What the page shows, and what the saved file holds: no error, a twin below each explorer."""
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    page.keyboard.press("Control+s")
+    expect(page.locator(".jp-Document.jp-mod-dirty")).to_have_count(0)
+    notebook = nbformat.read(lab.folder / "lessons" / lesson, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    kinds = [{kind for output in cell.outputs for kind in output.get("data", {})} for cell in code]
+    for here, below in zip(kinds, [*kinds[1:], set()], strict=True):
+        if "application/vnd.jupyter.widget-view+json" in here:
+            assert "image/png" in below, "an explorer has no static twin below it"
+
+
+def _explore(page: Page, explorer: Locator, name: str) -> None:
+    """Move every control of an explorer by keyboard and see its picture change, each time."""
+    picture = explorer.locator("img")
+    if picture.count() == 0:  # a progress bar
+        return
+    explorer.scroll_into_view_if_needed()
+    explorer.screenshot(path=ARTEFACTS / f"{name}-before.png")
+    controls = explorer.locator("[role=slider], select, input[type=checkbox], input[type=radio]")
+    assert controls.count() > 0, "an explorer has no control that the keyboard reaches"
+    for control in controls.all():
+        before = picture.get_attribute("src")
+        control.focus()
+        for key in ("ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp", "Space"):
+            page.keyboard.press(key)
+            if _changed(page, picture, before):
+                break
+        else:
+            raise AssertionError(f"no key of {control} changed the picture of {name}")
+    explorer.screenshot(path=ARTEFACTS / f"{name}-after.png")
+    page.set_viewport_size({"width": 800, "height": 900})
+    explorer.screenshot(path=ARTEFACTS / f"{name}-narrow.png")
+    box, window = picture.bounding_box(), 800
+    assert box["x"] + box["width"] <= window, "a picture is cut off in a narrow window"
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def _changed(page: Page, picture: Locator, before: str, seconds: float = 8) -> bool:
+    for _ in range(int(seconds / 0.25)):
+        if picture.get_attribute("src") != before:
+            return True
+        page.wait_for_timeout(0.25 * SECOND)
+    return False
+
+
+def _answer(page: Page, lesson: str) -> None:
+    """A wrong and the right answer to the first exercise, and what the page says to them."""
+    exercise = _first_exercise(lesson)
+    if exercise is None:
+        return
+    solution, name = exercise
+    wrong = _insert_before_check(
+        solution, f"_right = {name}\n{name} = lambda *a, **k: 0 * _right(*a, **k)"
+    )
+    cell = page.locator(".jp-CodeCell").filter(has_text=f"def {name}(").first
+    for source, word in ((wrong, "incorrect"), (solution, "correct")):
+        cell.scroll_into_view_if_needed()
+        cell.locator(".cm-content").click()
+        page.keyboard.press("Control+a")
+        page.keyboard.insert_text(source)
+        page.keyboard.press("Control+Enter")
+        verdict = cell.locator(".jp-OutputArea-output strong").first
+        expect(verdict).to_have_text(word, timeout=60 * SECOND)
+        cell.locator(".jp-Cell-outputWrapper").screenshot(
+            path=ARTEFACTS / f"{lesson[:2]}-answer-{word}.png"
+        )
+
+
+def _first_exercise(lesson: str) -> tuple[str, str] | None:
+    """Source of the first cell with a solution in it, markers taken out, and its function."""
+    source = jupytext.read(ROOT / "solutions" / Path(lesson).with_suffix(".py"))
+    for cell in source.cells:
+        if "### BEGIN SOLUTION" in cell.source:
+            text = re.sub(r"^ *### (BEGIN|END) SOLUTION\n", "", cell.source, flags=re.MULTILINE)
+            names = [n.name for n in ast.parse(text).body if isinstance(n, ast.FunctionDef)]
+            return text, names[-1]
+    return None
+
+
+def _insert_before_check(source: str, lines: str) -> str:
+    head, check = source.rsplit("\nex.", 1)
+    return f"{head}\n{lines}\nex.{check}"
+
+
+def test_the_dark_theme_is_readable(lab: Lab, page: Page):
+    """Contrast of text against its ground, in the card of a check, at least 4.5 to 1 (WCAG AA)."""
+    _open(page, lab, LESSONS[1])
+    page.locator("#jp-MainMenu").get_by_text("Settings", exact=True).click()
+    page.locator(".lm-Menu-itemLabel").get_by_text("Theme", exact=True).hover()
+    page.locator(".lm-Menu-itemLabel").get_by_text("JupyterLab Dark", exact=True).click()
+    expect(page.locator("body")).to_have_attribute("data-jp-theme-light", "false")
+    card = page.locator(".jp-OutputArea-output strong").first
+    card.scroll_into_view_if_needed()
+    page.screenshot(path=ARTEFACTS / "dark.png")
+    shown = card.evaluate("e => getComputedStyle(e).color")
+    ground = page.locator(".jp-Notebook").first.evaluate("e => getComputedStyle(e).backgroundColor")
+    assert _contrast(shown, ground) >= 4.5
+
+
+def _contrast(first: str, second: str) -> float:
+    light, dark = sorted((_luminance(first), _luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance of a CSS rgb() colour, as WCAG 2 defines it."""
+    parts = [int(float(v)) / 255 for v in re.findall(r"[\d.]+", colour)[:3]]
+    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
