@@ -231,7 +231,7 @@ fig, (left, right) = plots.figure(2, width=4.4)
 plots.margin_histogram({"CE": robust, "CalMO": calmo_robust}, ax=left)
 left.set(title="CalMO cuts the left tail", xlabel="robust margin (logits)")
 plots.margin_scatter(calmo_clean, calmo_robust, ax=right)
-right.set_title("CalMO: what is right stays right")
+right.set_title("CalMO stays close to the diagonal")
 plots.show(
     fig,
     alt="Left: histograms of robust margins; cross-entropy's reach far below zero, CalMO's are "
