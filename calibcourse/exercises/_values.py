@@ -118,11 +118,15 @@ def show(value: Any, names: tuple[str, ...] = ()) -> str:
     Example:
         >>> show(torch.tensor([1 / 3, 2])), show((1, [0.5]), ("count", "mean"))
         ('[0.3333, 2]', 'count = 1, mean = [0.5]')
+        >>> show(())
+        'nothing: an empty tuple'
     """
     try:
         read = parts(value, len(names))
     except Unreadable as problem:
         return str(problem)
+    if not read:
+        return f"nothing: an empty {type(value).__name__}"
     if len(read) == 1:
         return _show(read[0])
     names = names if len(names) == len(read) else tuple(f"value {i}" for i in range(len(read)))
