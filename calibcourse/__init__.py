@@ -22,7 +22,7 @@ from .curvature import (
     trace,
 )
 from .data import Dataset, Split, load_dataset
-from .losses import CrossEntropy, LossTerms
+from .losses import CalMO, CrossEntropy, FocalLoss, LossTerms, MeanSquaredError
 from .margins import (
     input_margin_gradient,
     linear_robust_margin,
@@ -66,15 +66,18 @@ from .training import History, default_device, even_steps, fit, log_steps, set_s
 __version__ = "0.1.0"
 
 __all__ = [
+    "CalMO",
     "CalibrationError",
     "CrossEntropy",
     "Dataset",
+    "FocalLoss",
     "GaussNewton",
     "Hessian",
     "History",
     "LadderProbe",
     "LogitProbe",
     "LossTerms",
+    "MeanSquaredError",
     "RobustMargin",
     "SharpnessProbe",
     "Split",
