@@ -157,7 +157,7 @@ def test_comparison_pairs_equal_learning_rates_where_they_are_shared():
     assert repr(found) == "SAM below SGD in 2 of 3 pairs, ratio 0.50 (0.25 to 1.50)"
     # Read from the other side it is the same finding; that there is no tie is why it adds up.
     back = compare(sweep, "SGD", "SAM", peak)
-    assert (back.wins, back.ratio) == (1, pytest.approx(2.0))
+    assert (back.wins, back.losses, back.ratio) == (1, 2, pytest.approx(2.0))
 
 
 def test_comparison_crosses_learning_rates_that_mean_different_things():
@@ -179,7 +179,8 @@ def test_comparison_skips_what_was_not_measured_and_lets_never_lose():
 
 def test_a_tie_is_no_win_for_either():
     tied = Sweep((run([0.2]), run([0.2], "sam")))
-    assert compare(tied, "SAM", "SGD", peak).wins == compare(tied, "SGD", "SAM", peak).wins == 0
+    found = compare(tied, "SAM", "SGD", peak)
+    assert (found.wins, found.losses, found.verdict) == (0, 0, "undecided")
 
 
 def test_comparison_names_the_optimizers_there_are():

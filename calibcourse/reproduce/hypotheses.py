@@ -125,6 +125,11 @@ def by_label(sweep: Sweep, measure: Measure) -> dict[str, np.ndarray]:
     Returns:
         Label -> (learning rates, seeds) values in increasing order of both; NaN for a seed that a
         learning rate lacks.
+
+    Example:
+        >>> from calibcourse.reproduce import load_recorded
+        >>> by_label(load_recorded("edge_of_stability"), peak)["GD"].shape
+        (4, 3)
     """
     grouped: dict[str, list[Run]] = {}
     for run in sweep.runs:
@@ -154,6 +159,15 @@ def decay_table(
     Returns:
         One row per optimizer, such as "0.12 (0.1 to 0.3)"; "never" stands for an infinite step, a
         dash where nothing could be measured.
+
+    Example:
+        >>> from calibcourse.reproduce import load_recorded
+        >>> recorded = load_recorded("edge_of_stability")
+        >>> print(decay_table(recorded, {"always half": lambda history: 0.5}))
+        | | always half |
+        |---|---|
+        | GD | 0.5 (0.5 to 0.5) |
+        <BLANKLINE>
     """
     if measures is None:
         measures = {
@@ -175,13 +189,13 @@ class Comparison:
 
     Args:
         label, reference: the optimizers.
-        wins: pairs in which the first has the smaller value.
+        wins, losses: pairs in which the first has the smaller, the larger value.
         pairs: pairs in which both could be measured.
         ratio: median over these pairs of the first's value over the other's; NaN without a pair.
         low, high: the smallest and the largest such ratio.
 
     Example:
-        >>> Comparison("SAM", "SGD", wins=11, pairs=12, ratio=0.5, low=0.4, high=1.1)
+        >>> Comparison("SAM", "SGD", wins=11, losses=1, pairs=12, ratio=0.5, low=0.4, high=1.1)
         SAM below SGD in 11 of 12 pairs, ratio 0.50 (0.40 to 1.10)
         >>> _.verdict
         'lower'
@@ -190,6 +204,7 @@ class Comparison:
     label: str
     reference: str
     wins: int
+    losses: int
     pairs: int
     ratio: float
     low: float
@@ -198,8 +213,10 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """ "lower" or "higher" if three pairs in four agree on it, else "undecided"."""
-        share = self.wins / self.pairs if self.pairs else 0.5
-        return "lower" if share >= 0.75 else "higher" if share <= 0.25 else "undecided"
+        for count, word in ((self.wins, "lower"), (self.losses, "higher")):
+            if count and count >= 0.75 * self.pairs:
+                return word
+        return "undecided"
 
     def __repr__(self) -> str:
         return (
@@ -225,6 +242,11 @@ def compare(sweep: Sweep, label: str, reference: str, measure: Measure) -> Compa
 
     Raises:
         ValueError: an optimizer without runs; the error says which there are.
+
+    Example:
+        >>> from calibcourse.reproduce import load_recorded
+        >>> compare(load_recorded("edge_of_stability"), "GD", "GD", peak)
+        GD below GD in 0 of 12 pairs, ratio 1.00 (1.00 to 1.00)
     """
     ours, theirs = (_measure_runs(sweep, name, measure) for name in (label, reference))
     rates = [{lr for lr, _ in runs} for runs in (ours, theirs)]
@@ -238,10 +260,10 @@ def compare(sweep: Sweep, label: str, reference: str, measure: Measure) -> Compa
         ]
     ).reshape(-1, 2)
     value, other = pairs[~np.isnan(pairs).any(axis=1)].T
-    wins, n_pairs = int((value < other).sum()), len(value)
+    wins, losses = int((value < other).sum()), int((value > other).sum())
     ratios = (value / other)[np.isfinite(value) & np.isfinite(other) & (other != 0)]
     summary = (np.median(ratios), ratios.min(), ratios.max()) if len(ratios) else (math.nan,) * 3
-    return Comparison(label, reference, wins, n_pairs, *map(float, summary))
+    return Comparison(label, reference, wins, losses, len(value), *map(float, summary))
 
 
 def verdict_table(
@@ -256,6 +278,12 @@ def verdict_table(
 
     Returns:
         Cells such as "lower, 11 of 12, ratio 0.50": the label's values are the lower ones.
+
+    Example:
+        >>> from calibcourse.reproduce import load_recorded
+        >>> recorded = load_recorded("edge_of_stability")
+        >>> verdict_table(recorded, {"peak": peak}, [("GD", "GD")]).split("\\n")[2]
+        '| peak | undecided, 0 of 12, ratio 1 |'
     """
     headings = [f"{label} against {reference}" for label, reference in opponents]
     lines = ["| | " + " | ".join(headings) + " |", "|---|" + "---|" * len(headings)]
