@@ -356,14 +356,13 @@ medians = {
 }  # fmt: skip
 growth = []
 for run in five.runs:
-    peak, doubt = (
-        run.history.column("sharpness").argmax(),
-        1 - run.history.column("train_confidence"),
-    )
-    jacobian = np.exp(run.history.column("train_log_u4")) / (2 * doubt)  # C_J², by u4 = 2 C_J² u
-    growth.append((doubt[peak] / doubt[0], jacobian[peak] / jacobian[0]))
-claim("from start to peak, the doubt falls in every run, and the largest squared Jacobian norm doubles",
-      all(doubt < 1 and norm > 2 for doubt, norm in growth))  # fmt: skip
+    peak = run.history.column("sharpness").argmax()
+    doubt = 1 - run.history.column("train_confidence")[[0, peak]]
+    bound = np.exp(run.history.column("train_log_u4")[[0, peak]])  # u4 = 2 C_J² u
+    growth.append((doubt[1] / doubt[0], bound[1] / bound[0] * doubt[0] / doubt[1]))
+claim("from start to peak, the doubt falls in every run", all(doubt < 1 for doubt, _ in growth))
+claim("meanwhile the largest squared Jacobian norm more than doubles, in nineteen runs of twenty",
+      np.mean([norm > 2 for _, norm in growth]) >= 0.95)  # fmt: skip
 claim("stop at a quarter of the run, and the median correlation is smaller",
       medians["first quarter, even"] < medians["all, even"], **medians)  # fmt: skip
 claim("sample the whole run in logarithms of steps, and it loses more than half",
