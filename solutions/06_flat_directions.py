@@ -307,7 +307,7 @@ claim("at the end every network is over-confident on test images",
 # ## 5 · At matched training loss
 #
 # By Lemmas B.1 and B.2 **[paper]**, $\mathrm{ECE}\le\frac1n\sum_i(1-p_{y_i})$; and $1-p\le-\log p$. So,
-# in every regime and for any bins **[here]**,
+# in every regime and for any bins (THEORY.md 4.5 **[here]**),
 #
 # $$\mathrm{ECE} \;\le\; \text{cross-entropy loss}$$
 #
@@ -460,7 +460,9 @@ display(Markdown(reproduce.decay_table(bulk, {
 diverged = [run.config.key for run in bulk.runs if run.history.diverged_at is not None]
 print(f"diverged: {len(diverged)} of {len(bulk)} runs")
 for k in (1, 3, 5):
-    higher = reproduce.compare(bulk, "SGD", f"BulkSGD {k}", lambda h: reproduce.peak(h, "sharpness"))
+    higher = reproduce.compare(
+        bulk, "SGD", f"BulkSGD {k}", lambda h: reproduce.peak(h, "sharpness")
+    )
     calmer = reproduce.compare(bulk, "SGD", f"BulkSGD {k}", late_rises)
     claim(f"BulkSGD {k} gets sharper than SGD, and its loss rises more often late in training",
           higher.verdict == calmer.verdict == "lower")  # fmt: skip

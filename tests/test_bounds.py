@@ -32,7 +32,11 @@ from calibcourse.bounds import (
 )
 from calibcourse.curvature import ConvergenceWarning, GaussNewton
 from calibcourse.margins import log_margin_moment, predicted_margin, true_margin
-from calibcourse.metrics import expected_calibration_error, mean_misconfidence
+from calibcourse.metrics import (
+    expected_calibration_error,
+    mean_misconfidence,
+    negative_log_likelihood,
+)
 from calibcourse.models import mlp
 
 ULPS = 8 * torch.finfo(torch.float64).eps
@@ -891,3 +895,22 @@ def test_bounds_agree_on_a_gpu():
     z, y = model(inputs.cuda()).detach(), target.cuda()
     assert softmax_tail_bounds(z, y).value.is_cuda and ece_bounds(z, y).holds
     assert logit_hessian_bounds(z).holds and confidence_gap_bounds(z, y).holds
+
+
+# --- THEORY.md 4.5
+
+
+@settings(max_examples=100)
+@given(seed=st.integers(0, 10_000), n_classes=st.integers(2, 50), scale=st.floats(0.01, 30.0))
+def test_ece_is_at_most_the_loss_and_at_least_p_min_times_it_where_all_are_right(
+    seed, n_classes, scale
+):
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(40, n_classes, generator=generator, dtype=torch.float64)
+    for target in (torch.randint(n_classes, (40,), generator=generator), logits.argmax(1)):
+        ece = expected_calibration_error(logits, target)
+        loss = negative_log_likelihood(logits, target)
+        # ECE compares confidences, numbers of size 1 in float64: 1e-15 of them is rounding.
+        assert ece <= loss * (1 + 1e-12) + 1e-15
+    p_min = logits.softmax(1).amax(1).min()
+    assert ece >= p_min * loss * (1 - 1e-12) - 1e-15
