@@ -437,6 +437,9 @@ def test_a_temperature_divides_robust_margins_and_leaves_robust_log_q_open():
     np.testing.assert_allclose(scaled, margin / temperature)
     with pytest.raises(ValueError, match="test_scaled_robust_log_q"):
         outcomes(made, "test_robust_log_q", "sgd", "CE + temperature")
+    for text in (remedies_text(made, "test_robust_log_q"), every_quantity_text(made, "sgd")):
+        (row,) = (line for line in text.splitlines() if line.startswith("| CE + temperature"))
+        assert "not recorded" in row and text.count("not recorded") == row.count("not recorded")
 
 
 def test_remedies_are_read_by_their_own_rule_and_compared_with_calmo():

@@ -102,6 +102,11 @@ def outcomes(
     return np.array([_read(run, scaled, rule) for run in chosen])
 
 
+def _recorded(method: str, column: str) -> bool:
+    """Whether a method has a column: robust log Q is not known at another temperature."""
+    return (method, column) != (TEMPERATURE, "test_robust_log_q")
+
+
 def _trained_as(method: str) -> str:
     """The label of the runs behind a method."""
     return "CE" if method == TEMPERATURE else method
@@ -308,6 +313,9 @@ def remedies_text(sweep: Sweep, column: str) -> str:
     for remedy, (method, rule) in REMEDIES.items():
         cells = []
         for optimizer in optimizers:
+            if not _recorded(method, column):
+                cells.append("not recorded")
+                continue
             values = outcomes(sweep, column, optimizer, method, rule)
             cell = form.format(values.mean(), values.std(ddof=1))
             if remedy != "CalMO":
@@ -424,7 +432,7 @@ def every_quantity_text(sweep: Sweep, optimizer: str, rule: str = "final") -> st
     for method in ALL_METHODS:
         cells = []
         for column, (_, form) in QUANTITIES.items():
-            if method == TEMPERATURE and column == "test_robust_log_q":
+            if not _recorded(method, column):
                 cells.append("not recorded")
                 continue
             values = outcomes(sweep, column, optimizer, method, rule)
@@ -615,7 +623,7 @@ def write_methods_report(sweep: Sweep, table: str, folder: str | os.PathLike) ->
     if table == "methods":
         text += "\nCalMO against CE: does the claim hold, for how many seeds, and the mean "
         text += "difference with its 95 % interval.\n\n" + verdict_text(verdicts(sweep))
-        for column in ("test_ece", "test_robust_margin"):
+        for column in ("test_ece", "test_robust_margin", "test_robust_log_q"):
             text += "\n" + remedies_text(sweep, column)
         for optimizer in TABLES[table].optimizers:
             for rule in RULES:
