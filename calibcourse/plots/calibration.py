@@ -1,0 +1,258 @@
+"""Reliability diagrams, confidence, and the estimates of calibration error."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from torch import Tensor
+
+from ..metrics import (
+    ReliabilityCurve,
+    expected_calibration_error,
+    negative_log_likelihood,
+    reliability_curve,
+)
+from .style import BOUND, CURVATURE, IDEAL, MARGIN, RIGHT, STYLE, TEST, WRONG, figure
+
+
+def wilson_interval(successes: np.ndarray, trials: np.ndarray, z: float = 1.96) -> np.ndarray:
+    """Wilson's score interval of a binomial share (Wilson 1927): sensible at 0 %, 100 % and n = 1.
+
+    Args:
+        successes, trials: arrays of the same shape, trials >= 1.
+        z: normal quantile; 1.96 gives 95 %.
+
+    Returns:
+        Array (2, ...): lower and upper end.
+
+    Example:
+        >>> wilson_interval(np.array([10.0]), np.array([10.0])).round(3)
+        array([[0.722],
+               [1.   ]])
+    """
+    share = successes / trials
+    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
+    return np.clip(np.stack([centre - half, centre + half]), 0.0, 1.0)
+
+
+def reliability_diagram(
+    curve: ReliabilityCurve,
+    ax: Axes | None = None,
+    color: str = TEST,
+    counts: bool = True,
+    legend: bool = True,
+) -> Axes:
+    """Accuracy against confidence, bin by bin, with 95 % Wilson intervals and the gap to ideal.
+
+    Args:
+        curve: from `reliability_curve`.
+        ax: where to draw.
+        color: of the accuracy bars (TEST or TRAIN).
+        counts: draw on the horizontal axis which share of the samples each bin holds.
+        legend: say in the corner what the colours mean.
+
+    Returns:
+        The axes. Bins with fewer than ten samples are drawn pale: their accuracy says little.
+    """
+    ax = figure(1, 4.2, 4.2)[1][0] if ax is None else ax
+    edges = curve.edges.cpu().numpy()
+    count = curve.count.cpu().numpy()
+    filled = count > 0
+    left, width, count = edges[:-1][filled], np.diff(edges)[filled], count[filled]
+    accuracy = curve.accuracy.cpu().numpy()[filled]
+    confidence = curve.confidence.cpu().numpy()[filled]
+
+    bars = ax.bar(left, accuracy, width, align="edge", color=color, edgecolor="white")
+    for bar, n in zip(bars, count, strict=True):
+        bar.set_alpha(0.55 if n >= 10 else 0.12)
+    low, high = wilson_interval(accuracy * count, count)
+    errors = np.maximum([accuracy - low, high - accuracy], 0)
+    ax.vlines(confidence, accuracy, confidence, color=BOUND, lw=2.5, alpha=0.8)
+    ax.errorbar(confidence, accuracy, errors, fmt="o", ms=3.5, color=color, lw=1)
+    ax.plot([0, 1], [0, 1], "--", color=IDEAL, lw=1)
+    meanings = {"accuracy": color, "gap to confidence": BOUND}
+    if counts:
+        # A strip on the axis itself: heights are shares of all samples, the largest fixed.
+        share = count / count.sum()
+        ax.bar(left, 0.15 * share / share.max(), width, align="edge", color=IDEAL, alpha=0.7)
+        meanings[f"images per bin (largest {share.max():.0%})"] = IDEAL
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
+    if legend:
+        handles = [Patch(color=c, alpha=0.7, label=label) for label, c in meanings.items()]
+        ax.legend(handles=handles, loc="upper left", fontsize=7.5, frameon=False)
+    return ax
+
+
+def tempered_reliability(
+    logits: Tensor,
+    target: Tensor,
+    temperature: float = 1.0,
+    n_bins: int = 15,
+    ax: Axes | None = None,
+    legend: bool = True,
+) -> Axes:
+    """Reliability diagram of logits divided by a temperature; the title states the scores.
+
+    Args:
+        logits: (N, K) float.
+        target: (N,) int64.
+        temperature: above 1 makes the network less sure, below 1 surer.
+        n_bins: equal-width bins.
+        ax: where to draw.
+        legend: say in the corner what the colours mean.
+
+    Returns:
+        The axes.
+    """
+    tempered = logits / temperature
+    ax = reliability_diagram(reliability_curve(tempered, target, n_bins), ax=ax, legend=legend)
+    ece = expected_calibration_error(tempered, target, n_bins).item()
+    nll = negative_log_likelihood(tempered, target).item()
+    ax.set_title(f"T = {temperature:.2f}, {n_bins} bins\nECE {ece:.3f}, NLL {nll:.2f} nats")
+    return ax
+
+
+def temperature_grid(
+    logits: Tensor,
+    target: Tensor,
+    temperatures: Sequence[float] = (0.5, 1.0, 2.0, 4.0),
+    n_bins: Sequence[int] = (5, 15),
+) -> Figure:
+    """Static twin of the temperature explorer: rows are numbers of bins, columns temperatures.
+
+    Args:
+        logits: (N, K) float.
+        target: (N,) int64.
+        temperatures: one column each.
+        n_bins: one row each.
+
+    Returns:
+        The figure.
+    """
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            len(n_bins),
+            len(temperatures),
+            figsize=(2.9 * len(temperatures), 3.1 * len(n_bins)),
+            squeeze=False,
+            sharex=True,
+            sharey=True,
+        )
+    for row, bins in zip(axes, n_bins, strict=True):
+        for ax, temperature in zip(row, temperatures, strict=True):
+            tempered_reliability(logits, target, temperature, bins, ax, legend=ax is axes[0, 0])
+            ax.label_outer()
+    return fig
+
+
+def confidence_histogram(
+    confidence: Tensor, correct: Tensor, ax: Axes | None = None, n_bins: int = 20
+) -> Axes:
+    """How sure the network is where it is right and where it is wrong.
+
+    Args:
+        confidence: (N,) in [0, 1].
+        correct: (N,) bool.
+        ax: where to draw.
+        n_bins: bars over [0, 1].
+
+    Returns:
+        The axes; the number of samples is on a logarithmic scale.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    confidence, correct = confidence.cpu().numpy(), correct.cpu().numpy().astype(bool)
+    bins = np.linspace(0, 1, n_bins + 1)
+    ax.hist(confidence[correct], bins, color=RIGHT, label="right")
+    ax.hist(confidence[~correct], bins, color=WRONG, histtype="step", lw=2, label="wrong")
+    ax.set_yscale("log")
+    ax.set(xlabel="confidence", ylabel="images", xlim=(0, 1))
+    ax.legend(loc="upper left", frameon=False)
+    return ax
+
+
+def three_instruments(
+    curve: ReliabilityCurve, margins: Tensor, steps: Sequence[int], sharpness: Sequence[float]
+) -> Figure:
+    """Calibration, margins and curvature of one moment of training, side by side.
+
+    Args:
+        curve: reliability curve of held-out images at this moment.
+        margins: (N,) true margins of the training images, in logits.
+        steps: training steps up to this moment.
+        sharpness: lambda_max of the Gauss-Newton matrix at each of them.
+
+    Returns:
+        The figure.
+    """
+    fig, (left, middle, right) = figure(3, width=3.5, height=3.3)
+    reliability_diagram(curve, ax=left, counts=False, legend=False)
+    left.set_title(f"Test images, step {steps[-1]:,}")
+    # One scale for all moments, so that the histogram moves and not the axis.
+    middle.hist(margins.clamp(-9.9, 14.9).cpu(), np.linspace(-10, 15, 51), color=MARGIN)
+    middle.axvline(0, color=IDEAL, ls="--", lw=1)
+    middle.set(xlim=(-10, 15), xlabel="margin of training images (logits)", ylabel="images")
+    middle.set_title("Training images: wrong | right")
+    right.plot(steps, sharpness, "o-", ms=3, color=CURVATURE)
+    right.set(xlabel="training step", ylabel="sharpness $\\lambda_{\\max}$", ylim=(0, None))
+    right.set_title("How curved the loss is")
+    return fig
+
+
+def snapshots(
+    frames: Sequence[tuple[ReliabilityCurve, Tensor, float]], steps: Sequence[int]
+) -> Figure:
+    """Several moments of training as columns: reliability above, margins below.
+
+    Args:
+        frames: (reliability curve of test images, (N,) training margins, sharpness) per moment.
+        steps: the training step of each.
+
+    Returns:
+        The figure.
+    """
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            2, len(frames), figsize=(2.7 * len(frames), 4.6), sharex="row", sharey="row"
+        )
+    for column, ((curve, margins, sharpness), step) in zip(
+        axes.T, zip(frames, steps, strict=True), strict=True
+    ):
+        reliability_diagram(curve, ax=column[0], counts=False, legend=False)
+        column[0].set_title(f"step {step:,}\nsharpness {sharpness:.1f}")
+        column[1].hist(margins.clamp(-9.9, 14.9).cpu(), np.linspace(-10, 15, 51), color=MARGIN)
+        column[1].axvline(0, color=IDEAL, ls="--", lw=1)
+        column[1].set(xlabel="margin (logits)", ylabel="training images")
+    for ax in axes.flat:
+        ax.label_outer()
+    for ax in axes[0]:
+        ax.set_xlabel("confidence")
+    return fig
+
+
+def estimates_by_size(
+    sizes: Sequence[int], values: Mapping[int, Tensor], ax: Axes | None = None
+) -> Axes:
+    """How an estimate of ECE depends on the number of samples and of bins.
+
+    Args:
+        sizes: numbers of samples, one per row of the values.
+        values: number of bins -> (len(sizes), n_repeats) estimates.
+        ax: where to draw.
+
+    Returns:
+        The axes, both logarithmic; lines are means, bands run from the lowest to the highest draw.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    for shade, (n_bins, estimates) in zip((0.35, 0.65, 1.0), sorted(values.items()), strict=False):
+        ax.plot(sizes, estimates.mean(1), "o-", color=TEST, alpha=shade)
+        ax.fill_between(
+            sizes, estimates.amin(1), estimates.amax(1), color=TEST, alpha=0.15 * shade, lw=0
+        )
+        ax.annotate(f" {n_bins} bins", (sizes[-1], estimates[-1].mean()), va="center",
+                    fontsize=9, annotation_clip=False)  # fmt: skip
+    ax.set(xscale="log", yscale="log", xlabel="images", ylabel="ECE")
+    return ax

@@ -1,0 +1,136 @@
+"""Eigenvalues, what they are made of, and the edge of stability."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .style import BOUND, CURVATURE, IDEAL, WRONG, figure
+
+
+def spectrum(spectra: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
+    """Eigenvalues from the largest to the smallest, on an axis that shows both signs.
+
+    Args:
+        spectra: label -> (d,) eigenvalues in ascending order; the first label gets the colour of
+            curvature, the others are drawn black.
+        ax: where to draw.
+
+    Returns:
+        The axes.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    for index, (label, values) in enumerate(spectra.items()):
+        values = values.flip(0).cpu().numpy()
+        style = {"color": WRONG, "lw": 1.2, "ls": "--"} if index else {"color": CURVATURE, "lw": 3}
+        ax.plot(np.arange(1, len(values) + 1), values, label=label, **style)
+    ax.axhline(0, color=IDEAL, lw=0.8)
+    ax.set_yscale("symlog", linthresh=1e-3)
+    ax.set(xlabel="rank", ylabel="eigenvalue")
+    ax.legend(frameon=False)
+    return ax
+
+
+def float32_error(
+    margins: Sequence[float], errors: Mapping[str, Sequence[float]], ax: Axes | None = None
+) -> Axes:
+    """Relative error of a computation in 32-bit floats against the margin.
+
+    Args:
+        margins: in logits.
+        errors: label -> one relative error per margin.
+        ax: where to draw.
+
+    Returns:
+        The axes; the grey line is the unit roundoff of float32.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    for (label, values), color in zip(errors.items(), (WRONG, CURVATURE), strict=True):
+        ax.plot(margins, values, "o-", ms=4, color=color, label=label)
+    ax.axhline(2**-24, color=IDEAL, ls="--", lw=1, label="rounding of one number")
+    ax.set(yscale="log", xlabel="margin (logits)", ylabel="relative error in float32")
+    ax.legend(frameon=False)
+    return ax
+
+
+def edge_of_stability(
+    steps: np.ndarray,
+    sharpness: np.ndarray | Sequence[np.ndarray],
+    learning_rate: float,
+    ax: Axes | None = None,
+) -> Axes:
+    """Sharpness along gradient descent against the edge 2/η.
+
+    Args:
+        steps: (T,) training steps.
+        sharpness: (T,) values, or one such array per seed.
+        learning_rate: η.
+        ax: where to draw.
+
+    Returns:
+        The axes.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    for series in np.atleast_2d(sharpness):
+        ax.plot(steps, series, color=CURVATURE, lw=1.6, alpha=0.8)
+    ax.axhline(2 / learning_rate, color=BOUND, ls="--", lw=1.5)
+    ax.annotate(f"2/η = {2 / learning_rate:g}", (steps[-1], 2 / learning_rate), ha="right",
+                va="bottom", color="#8A5A00", fontsize=9)  # fmt: skip
+    ax.set(xlabel="training step", ylabel="sharpness $\\lambda_{\\max}$", ylim=(0, None))
+    return ax
+
+
+def against_margin(margin: Tensor, values: Tensor, name: str, ax: Axes | None = None) -> Axes:
+    """One positive quantity per image against the image's margin, logarithmic.
+
+    Args:
+        margin: (N,), in logits.
+        values: (N,), positive.
+        name: of the quantity.
+        ax: where to draw.
+
+    Returns:
+        The axes.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    ax.scatter(margin.cpu(), values.cpu(), s=6, lw=0, alpha=0.6, color=CURVATURE)
+    ax.set(yscale="log", xlabel="true margin m (logits)", ylabel=name)
+    return ax
+
+
+def recorded_sharpness(sweep: Any, learning_rate: float, ax: Axes | None = None) -> Axes:
+    """All seeds of a recorded sweep at one learning rate, against the edge 2/η.
+
+    Args:
+        sweep: a `calibcourse.reproduce.Sweep` of gradient descent, which stands on a higher floor.
+        learning_rate: one that the sweep holds.
+        ax: where to draw.
+
+    Returns:
+        The axes.
+    """
+    runs = sweep.select(lr=learning_rate).runs
+    steps = runs[0].history.column("step")
+    series = [run.history.column("sharpness") for run in runs]
+    ax = edge_of_stability(steps, series, learning_rate, ax)
+    ax.set_title(f"η = {learning_rate:g}, {len(runs)} seeds")
+    return ax
+
+
+def learning_rate_grid(sweep: Any) -> Figure:
+    """Static twin of the learning-rate explorer: one panel per recorded learning rate.
+
+    Args:
+        sweep: a `calibcourse.reproduce.Sweep` of gradient descent, which stands on a higher floor.
+
+    Returns:
+        The figure.
+    """
+    rates = sorted({run.config.lr for run in sweep.runs})
+    fig, axes = figure(len(rates), width=3.0)
+    for ax, rate in zip(axes, rates, strict=True):
+        recorded_sharpness(sweep, rate, ax=ax)
+    return fig

@@ -1,0 +1,194 @@
+"""Colours with one meaning each, the style of all figures, and how a figure is shown."""
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+TRAIN = "#0072B2"  # blue: measured on the training images
+TEST = "#D55E00"  # vermilion: measured on held-out images
+CURVATURE = "#009E73"  # green: sharpness, eigenvalues
+MARGIN = "#CC79A7"  # purple: margins and their moment Q
+BOUND = "#E69F00"  # orange: bounds, gaps, what a statement allows
+RIGHT = "#56B4E9"  # sky blue: images the network gets right
+WRONG = "#000000"  # black: images it gets wrong
+IDEAL = "#555555"  # grey: the reference, what perfection would be
+STYLE = {
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",  # readable on JupyterLab's dark theme too
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E6E6E6",
+}
+
+
+def figure(n_panels: int = 1, width: float = 4.2, height: float = 3.2) -> tuple[Figure, list[Axes]]:
+    """A row of panels in the style of the course.
+
+    Args:
+        n_panels: number of axes side by side.
+        width, height: inches per panel.
+
+    Returns:
+        The figure and the list of its axes.
+
+    Example:
+        >>> fig, (left, right) = figure(2)
+        >>> plt.close(fig)
+    """
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(1, n_panels, figsize=(width * n_panels, height), squeeze=False)
+    return fig, list(axes[0])
+
+
+def mosaic(layout: str, width: float, height: float, **options) -> Figure:
+    """A figure whose panels are laid out by letters, as in `matplotlib.pyplot.subplot_mosaic`.
+
+    Args:
+        layout: rows separated by semicolons, one letter per cell.
+        width, height: inches of the whole figure.
+        **options: passed on, such as height_ratios.
+
+    Returns:
+        The figure; its axes stand in the order in which their letters appear.
+    """
+    with plt.rc_context(STYLE):
+        return plt.subplot_mosaic(layout, figsize=(width, height), **options)[0]
+
+
+def png_bytes(fig: Figure) -> bytes:
+    """The figure as PNG bytes; the figure is closed, so that no notebook shows it twice."""
+    buffer = io.BytesIO()
+    with plt.rc_context(STYLE):
+        fig.savefig(buffer, format="png", metadata={"Software": None})
+    plt.close(fig)
+    return buffer.getvalue()
+
+
+def show(fig: Figure | Axes, alt: str, display_id: str | None = None, update: bool = False) -> None:
+    """Display a figure with alternative text, which is also the cell's plain-text output.
+
+    Args:
+        fig: a figure or one of its axes.
+        alt: what a reader who cannot see the picture should know; the same in every run, so no
+            trained numbers.
+        display_id: a name under which a later call with update=True replaces the picture.
+        update: replace the picture of that name instead of adding one.
+
+    Raises:
+        ValueError: alt is empty.
+    """
+    if not alt.strip():
+        raise ValueError("alt must describe the figure, got an empty text")
+    fig = fig if isinstance(fig, Figure) else fig.get_figure()
+    width = int(fig.get_figwidth() * STYLE["figure.dpi"])
+    data = {"image/png": base64.b64encode(png_bytes(fig)).decode(), "text/plain": alt}
+    metadata = {"image/png": {"alt": alt, "width": width}}
+    display(data, metadata=metadata, raw=True, display_id=display_id, update=update)
+
+
+def image_grid(
+    images: Tensor, titles: Sequence[str], columns: int = 5, axes_size: float = 1.5
+) -> Figure:
+    """Small images with a caption above each.
+
+    Args:
+        images: (n, C, H, W) in [0, 1], C = 1 or 3.
+        titles: n captions; a newline starts a second line.
+        columns: images per row.
+        axes_size: inches per image.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: images and titles differ in number.
+    """
+    if len(images) != len(titles):
+        raise ValueError(f"titles must have one entry per image ({len(images)}), got {len(titles)}")
+    rows = -(-len(images) // columns)
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplots(
+            rows,
+            columns,
+            figsize=(axes_size * columns, (axes_size + 0.45) * rows),
+            squeeze=False,
+        )
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, image, title in zip(axes.flat, images.cpu(), titles, strict=False):
+        ax.imshow(image.permute(1, 2, 0).squeeze(-1), cmap="gray_r", vmin=0, vmax=1)
+        ax.set_title(title, fontsize=8, loc="center")
+    return fig
+
+
+def trajectory(
+    steps: np.ndarray,
+    values: Mapping[str, np.ndarray],
+    colors: Mapping[str, str],
+    ax: Axes | None = None,
+    ylabel: str = "",
+    log: bool = False,
+) -> Axes:
+    """Curves over training steps, each labelled at its end.
+
+    Args:
+        steps: (T,) step numbers.
+        values: label -> (T,) values.
+        colors: label -> colour, one of this module's constants.
+        ax: where to draw.
+        ylabel: quantity and unit.
+        log: logarithmic vertical axis.
+
+    Returns:
+        The axes.
+    """
+    ax = figure(1)[1][0] if ax is None else ax
+    for label, series in values.items():
+        ax.plot(steps, series, color=colors[label], lw=1.8)
+        ax.annotate(f" {label}", (steps[-1], series[-1]), color=colors[label], va="center",
+                    fontsize=9, annotation_clip=False)  # fmt: skip
+    if log:
+        ax.set_yscale("log")
+    ax.set(xlabel="training step", ylabel=ylabel)
+    return ax
+
+
+class LiveFigure:
+    """One picture in a notebook that is redrawn while something runs.
+
+    Args:
+        draw: called as draw(*args) and returns a figure.
+        alt: alternative text.
+        name: display id, unique in the notebook.
+    """
+
+    def __init__(self, draw: Callable[..., Figure], alt: str, name: str):
+        self.draw, self.alt, self.name = draw, alt, name
+        self._shown = False
+
+    def update(self, *args) -> None:
+        """Draw again and replace the picture."""
+        show(self.draw(*args), self.alt, display_id=self.name, update=self._shown)
+        self._shown = True
+
+
+MARKERS = "osD^vPX*"  # one per optimizer where all share a panel
+
+
+def _from_step_zero(ax: Axes) -> Axes:
+    """Training steps on a logarithmic axis that still has room for step 0."""
+    ax.set_xscale("symlog", linthresh=1)
+    ax.set(xlabel="training step", xlim=(0, None))
+    return ax
