@@ -436,7 +436,8 @@ def every_quantity_text(sweep: Sweep, optimizer: str, rule: str = "final") -> st
                 cells.append("not recorded")
                 continue
             values = outcomes(sweep, column, optimizer, method, rule)
-            cells.append(form.format(values.mean(), values.std(ddof=1)))
+            spread = values.std(ddof=1) if len(values) > 1 else math.nan
+            cells.append(form.format(values.mean(), spread))
         cost = 1000 * np.median(step_costs(sweep, optimizer, method))
         lines.append(f"| {method} | " + " | ".join(cells) + f" | {cost:.1f} |")
     return "\n".join(lines) + "\n"
