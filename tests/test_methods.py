@@ -29,6 +29,7 @@ from calibcourse.reproduce import (
     grid_figure,
     grid_values,
     jobs,
+    load_recorded,
     outcomes,
     plan_methods,
     remedies_figure,
@@ -492,3 +493,38 @@ def test_the_weights_explorer_shows_the_cell_that_its_sliders_name():
     explorer.controls["robust_weight"].value = 2.0
     after = explorer.children[-1].value
     assert after != before and "robust weight 2 and smoothness weight 0.01" in after
+
+
+# --- the recorded sweep
+
+ROBUST = {"train_robust_margin", "train_robust_log_q"}  # measured on fewer images here
+
+
+def same_columns(ours: dict, recorded: dict, names: set[str], **tolerance: float) -> None:
+    for name in names:
+        assert ours[name] == pytest.approx(recorded[name], **tolerance), name
+
+
+def test_the_start_of_a_recorded_calmo_run_can_be_run_again():
+    recorded = load_recorded("methods").select(optimizer="adamw", label="CalMO", seed=0).runs[0]
+    rows = {row["step"]: row for row in recorded.history.rows}
+    config = replace(recorded.config, steps=100, probes=3, attacked_samples=1)
+    again = jobs.train(config)
+    assert [row["step"] for row in again.rows] == [0, 50, 100]
+    for row in again.rows:
+        seen = {n for n in rows[row["step"]] if n.startswith(("train_", "validation_"))} - ROBUST
+        # Another processor sums in another order; 100 steps let 1e-7 grow, by far not to 1e-3.
+        # Accuracy and ECE jump where an image crosses an edge: two of 500 validation images.
+        smooth = {n for n in seen if n.endswith(("loss", "confidence", "brier"))}
+        same_columns(row, rows[row["step"]], smooth, rel=1e-3, abs=1e-4)
+        same_columns(row, rows[row["step"]], seen - smooth, rel=2e-2, abs=4e-3)
+
+
+def test_a_recorded_cell_comes_out_again_on_test_images():
+    recorded = load_recorded("methods").select(optimizer="adamw", label="CE", seed=0).runs[0]
+    best = recorded.history.best("validation_loss")
+    (row,) = jobs.train(replace(recorded.config, steps=best["step"], probes=2)).rows[1:]
+    # Hundreds of AdamW steps amplify the last bit of another processor: what is compared is the
+    # statement, to a fraction of the spread between seeds (about 0.005 in accuracy and ECE).
+    same_columns(row, best, {"test_accuracy", "test_ece", "test_scaled_ece"}, abs=0.01)
+    same_columns(row, best, {"test_loss", "temperature", "test_robust_log_q"}, rel=0.1)
