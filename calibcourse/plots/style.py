@@ -9,6 +9,7 @@ import numpy as np
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 TRAIN = "#0072B2"  # blue: measured on the training images
@@ -68,12 +69,17 @@ def mosaic(layout: str, width: float, height: float, **options) -> Figure:
 
 
 def png_bytes(fig: Figure) -> bytes:
-    """The figure as PNG bytes; the figure is closed, so that no notebook shows it twice."""
-    buffer = io.BytesIO()
+    """The figure as PNG bytes; the figure is closed, so that no notebook shows it twice.
+
+    A palette of 256 colours makes it a third as large, and looks the same.
+    """
+    drawn, small = io.BytesIO(), io.BytesIO()
     with plt.rc_context(STYLE):
-        fig.savefig(buffer, format="png", metadata={"Software": None})
+        fig.savefig(drawn, format="png")
     plt.close(fig)
-    return buffer.getvalue()
+    image = Image.open(drawn).convert("RGB")
+    image.quantize(256, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+    return small.getvalue()
 
 
 def show(fig: Figure | Axes, alt: str, display_id: str | None = None, update: bool = False) -> None:
