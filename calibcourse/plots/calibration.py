@@ -216,7 +216,12 @@ def snapshots(
     """
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(
-            2, len(frames), figsize=(2.7 * len(frames), 4.6), sharex="row", sharey="row"
+            2,
+            len(frames),
+            figsize=(2.7 * len(frames), 4.6),
+            squeeze=False,
+            sharex="row",
+            sharey="row",
         )
     for column, ((curve, margins, sharpness), step) in zip(
         axes.T, zip(frames, steps, strict=True), strict=True
@@ -226,10 +231,8 @@ def snapshots(
         column[1].hist(margins.clamp(-9.9, 14.9).cpu(), np.linspace(-10, 15, 51), color=MARGIN)
         column[1].axvline(0, color=IDEAL, ls="--", lw=1)
         column[1].set(xlabel="margin (logits)", ylabel="training images")
-    for ax in axes.flat:
-        ax.label_outer()
-    for ax in axes[0]:
-        ax.set_xlabel("confidence")
+    for ax in axes[:, 1:].flat:
+        ax.set_ylabel("")
     return fig
 
 
@@ -247,7 +250,8 @@ def estimates_by_size(
         The axes, both logarithmic; lines are means, bands run from the lowest to the highest draw.
     """
     ax = figure(1)[1][0] if ax is None else ax
-    for shade, (n_bins, estimates) in zip((0.35, 0.65, 1.0), sorted(values.items()), strict=False):
+    shades = np.linspace(1, 0.35, len(values))[::-1]  # a single one is dark
+    for shade, (n_bins, estimates) in zip(shades, sorted(values.items()), strict=True):
         ax.plot(sizes, estimates.mean(1), "o-", color=TEST, alpha=shade)
         ax.fill_between(
             sizes, estimates.amin(1), estimates.amax(1), color=TEST, alpha=0.15 * shade, lw=0

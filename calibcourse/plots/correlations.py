@@ -166,7 +166,9 @@ def window_grid(
         The figure.
     """
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(2, len(windows), figsize=(2.9 * len(windows), 5.0), sharey="row")
+        fig, axes = plt.subplots(
+            2, len(windows), figsize=(2.9 * len(windows), 5.0), squeeze=False, sharey="row"
+        )
     for column, (title, (used, values)) in zip(axes.T, windows.items(), strict=True):
         window_panel(column, history, used, values)
         column[0].set_title(title)
@@ -218,13 +220,15 @@ def across_runs(
         The axes, both logarithmic; the shape of a dot tells the optimizer.
     """
     ax = figure(1)[1][0] if ax is None else ax
+    markers = dict(zip(sharpness, MARKERS, strict=False))
     for name, groups in errors.items():
         color = TRAIN if name.startswith("train") else TEST
-        for marker, (optimizer, values) in zip(MARKERS, groups.items(), strict=False):
-            ax.plot(sharpness[optimizer], values, marker, ms=5, color=color, mew=0, alpha=0.75)
+        for optimizer, values in groups.items():
+            ax.plot(sharpness[optimizer], values, markers[optimizer], ms=5, color=color, mew=0,
+                    alpha=0.75)  # fmt: skip
     handles = [
         ax.plot([], [], marker, ms=5, color=IDEAL, label=optimizer)[0]
-        for marker, optimizer in zip(MARKERS, sharpness, strict=False)
+        for optimizer, marker in markers.items()
     ]
     handles += [
         Patch(color=TRAIN if name.startswith("train") else TEST, label=name) for name in errors

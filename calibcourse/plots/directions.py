@@ -144,8 +144,8 @@ def every_run(
     ax = figure(1)[1][0] if ax is None else ax
     for place, grid in enumerate(values.values()):
         shades = np.linspace(1, 0.3, len(grid))[::-1]  # a single one is dark
-        for shade, offset, row in zip(shades, np.linspace(-0.24, 0.24, len(grid)), grid,
-                                      strict=True):  # fmt: skip
+        offsets = 0.64 * ((np.arange(len(grid)) + 0.5) / len(grid) - 0.5)  # a single one is central
+        for shade, offset, row in zip(shades, offsets, grid, strict=True):
             seen = row[np.isfinite(row)]
             ax.plot([place + offset] * len(seen), seen, "o", ms=4, color=color, alpha=shade)
             if np.isinf(row).any():
