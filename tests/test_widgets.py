@@ -248,12 +248,29 @@ def drawn_with(monkeypatch) -> Callable[[str], list[tuple]]:
     """A function that puts a record of its arguments in the place of a plot function."""
     monkeypatch.setattr(plots, "png_bytes", lambda fig: plt.close(fig) or b"")
 
-    def record(function: str, result=None) -> list[tuple]:
+    def record(function: str, result=None, module=plots) -> list[tuple]:
         calls = []
-        monkeypatch.setattr(plots, function, lambda *args, **_: calls.append(args) or result)
+        monkeypatch.setattr(module, function, lambda *args, **_: calls.append(args) or result)
         return calls
 
     return record
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "function", "place"),
+    [
+        ("temperature_explorer", plots, "tempered_reliability", slice(2, 4)),
+        ("learning_rate_explorer", plots, "recorded_sharpness", slice(1, 2)),
+        ("weights_explorer", widgets, "weights_panel", slice(1, 3)),
+    ],
+)
+def test_values_reach_the_plot_and_not_the_title_only(drawn_with, name, module, function, place):
+    calls = drawn_with(function, module=module)
+    build, changes = EXPLORERS[name]
+    explorer = build()
+    for control, (_, value, _) in changes.items():
+        explorer.controls[control].value = value
+    assert calls[-1][place] == tuple(value for _, value, _ in changes.values())
 
 
 def test_logits_explorer_draws_three_levels(drawn_with):
