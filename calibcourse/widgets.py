@@ -215,7 +215,10 @@ def window_explorer(sweep: Sweep) -> Explorer:
 
 
 def _choice(description: str, options: list, index: int) -> ipywidgets.SelectionSlider:
-    """A slider over a few named values, in the manner of `slider`."""
+    """A slider over a few named values, in the manner of `slider`.
+
+    Not a dropdown: JupyterLab takes the arrow keys and letters typed into one for its own.
+    """
     return ipywidgets.SelectionSlider(
         options=options,
         value=options[index],
@@ -240,30 +243,27 @@ def matched_loss_explorer(sweep: Sweep) -> Explorer:
         rates.setdefault(run.config.label, []).append(run.config.lr)
     options = {label: sorted(set(lrs)) for label, lrs in rates.items() if label != "SGD"}
 
-    names = {"train_ece": "Train ECE", "test_ece": "Test ECE", "sharpness": "Sharpness"}
+    columns = {"Train ECE": "train_ece", "Test ECE": "test_ece", "Sharpness": "sharpness"}
 
-    def draw(label: str, rate: float, column: str) -> Figure:
+    def draw(label: str, rate: float, quantity: str) -> Figure:
         fig, (ax,) = plots.figure(1, 5.6, 4.0)
-        plots.matched_loss_plane(sweep, label, rate, column, ax=ax)
+        plots.matched_loss_plane(sweep, label, rate, columns[quantity], ax=ax)
         ax.set_title(f"{label}, η = {rate:g}; SGD in grey")
         return fig
 
-    def alt(label: str, rate: float, column: str) -> str:
-        return f"{names[column]} of {label} at learning rate {rate:g} against training loss."
+    def alt(label: str, rate: float, quantity: str) -> str:
+        return f"{quantity} of {label} at learning rate {rate:g} against training loss."
 
-    look = {"style": {"description_width": "8em"}, "layout": ipywidgets.Layout(width="28em")}
-    label = ipywidgets.Dropdown(options=list(options), description="optimizer", **look)
+    label = _choice("optimizer", list(options), 0)
     rate = _choice("learning rate η", options[label.value], 0)
-    column = ipywidgets.Dropdown(
-        options=[(name, column) for column, name in names.items()], description="quantity", **look
-    )
+    quantity = _choice("quantity", list(columns), 0)
 
     def offer_its_rates(change) -> None:
         rate.options = options[change.new]
 
     # Observed before the explorer does, so that a picture is drawn with a rate that was run.
     label.observe(offer_its_rates, names="value")
-    return Explorer(draw, alt, label=label, rate=rate, column=column)
+    return Explorer(draw, alt, label=label, rate=rate, quantity=quantity)
 
 
 def weights_explorer(sweep: Sweep) -> Explorer:
