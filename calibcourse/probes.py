@@ -78,7 +78,7 @@ def margin_quantities(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
     return dict(named) | {"log_q": log_margin_moment(margin)}
 
 
-def bound_quantities(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+def bound_quantities(logits: Tensor, target: Tensor) -> dict[str, float]:
     """The bounds on ECE between Q and ECE, as logarithms, and γ (see `ece_bounds`).
 
     Args:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .._checks import check_real
 from ..history import History
-from .report import Sweep
+from .report import Sweep, markdown_table
 from .runner import Run
 
 Measure = Callable[[History], float]
@@ -176,11 +176,11 @@ def decay_table(
             "below 0.05 from step": lambda h: settling_step(h, 0.05),
         }
     cells = {heading: by_label(sweep, measure) for heading, measure in measures.items()}
-    lines = ["| | " + " | ".join(measures) + " |", "|---|" + "---|" * len(measures)]
-    for label in dict.fromkeys(run.config.label for run in sweep.runs):
-        row = " | ".join(_spread(cells[heading][label], digits) for heading in measures)
-        lines.append(f"| {label} | {row} |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        [label, *(_spread(cells[heading][label], digits) for heading in measures)]
+        for label in dict.fromkeys(run.config.label for run in sweep.runs)
+    ]
+    return markdown_table(["", *measures], rows)
 
 
 @dataclass(frozen=True)
@@ -286,7 +286,7 @@ def verdict_table(
         '| peak | undecided, 0 of 12, ratio 1 |'
     """
     headings = [f"{label} against {reference}" for label, reference in opponents]
-    lines = ["| | " + " | ".join(headings) + " |", "|---|" + "---|" * len(headings)]
+    rows = []
     for heading, measure in measures.items():
         found = [compare(sweep, label, reference, measure) for label, reference in opponents]
         cells = [
@@ -294,8 +294,8 @@ def verdict_table(
             + ("" if math.isnan(c.ratio) else f", ratio {c.ratio:.2g}")
             for c in found
         ]
-        lines.append(f"| {heading} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([heading, *cells])
+    return markdown_table(["", *headings], rows)
 
 
 def _measure_runs(sweep: Sweep, label: str, measure: Measure) -> dict[tuple[float, int], float]:

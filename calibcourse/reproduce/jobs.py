@@ -162,7 +162,8 @@ def evaluation(model: nn.Module, data: Dataset, attacked_samples: int) -> dict[s
         test_*: as in training and validation; SPLIT_robust_margin (mean) and SPLIT_robust_log_q at
         ε = 8/255, L∞, for train and test; temperature, and test_scaled_* with it.
     """
-    row = LogitProbe(quantities, splits=("test",))(model, data)
+    logits = logits_of(model, data.test.inputs)
+    row = _columns("test", logits, data.test.target)
     for name in ("train", "test"):
         split = getattr(data, name).head(min(attacked_samples, len(getattr(data, name))))
         margin = robust_margin(model, split.inputs, split.target, EPSILON).margin
@@ -171,9 +172,13 @@ def evaluation(model: nn.Module, data: Dataset, attacked_samples: int) -> dict[s
     scaling = TemperatureScaling().fit(
         logits_of(model, data.validation.inputs), data.validation.target
     )
-    scaled = quantities(scaling.transform(logits_of(model, data.test.inputs)), data.test.target)
-    row |= {f"test_scaled_{name}": float(value) for name, value in scaled.items()}
+    row |= _columns("test_scaled", scaling.transform(logits), data.test.target)
     return row | {"temperature": scaling.temperature}
+
+
+def _columns(prefix: str, logits: Tensor, target: Tensor) -> dict[str, float]:
+    """`quantities` by the names of their columns."""
+    return {f"{prefix}_{name}": float(v) for name, v in quantities(logits, target).items()}
 
 
 def step_seconds(config: MethodConfig) -> float:

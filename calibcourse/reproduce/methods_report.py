@@ -16,11 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .._checks import check_choice
-from .._files import write_atomically
-from ..plots import IDEAL, MARKERS, STYLE, TEST, png_bytes
+from ..plots import IDEAL, MARKERS, STYLE, TEST
 from .configs import LABELS
 from .methods import GRID, METHODS, TABLES
-from .report import Sweep, made_by
+from .report import Sweep, made_by, markdown_table, write_files
 from .runner import Run
 
 RULES = {"final": "final step", "best": "best validation step"}
@@ -245,14 +244,11 @@ def verdict_text(found: Sequence[Verdict]) -> str:
     """
     optimizers = list(dict.fromkeys(verdict.optimizer for verdict in found))
     cells = {(verdict.claim, verdict.optimizer): repr(verdict) for verdict in found}
-    lines = [
-        "| claim | " + " | ".join(LABELS[o] for o in optimizers) + " |",
-        "|---|" + "---|" * len(optimizers),
+    rows = [
+        [claim, *(cells[claim, optimizer] for optimizer in optimizers)]
+        for claim in dict.fromkeys(verdict.claim for verdict in found)
     ]
-    for claim in dict.fromkeys(verdict.claim for verdict in found):
-        row = " | ".join(cells[claim, optimizer] for optimizer in optimizers)
-        lines.append(f"| {claim} | {row} |")
-    return "\n".join(lines) + "\n"
+    return markdown_table(["claim", *(LABELS[o] for o in optimizers)], rows)
 
 
 # Everything that a practitioner would try, read at the final step; early stopping is a rule and no
@@ -306,10 +302,7 @@ def remedies_text(sweep: Sweep, column: str) -> str:
     """
     optimizers = _optimizers(sweep)
     name, form = QUANTITIES[column]
-    lines = [
-        f"| {name} | " + " | ".join(LABELS[o] for o in optimizers) + " |",
-        "|---|" + "---|" * len(optimizers),
-    ]
+    rows = []
     for remedy, (method, rule) in REMEDIES.items():
         cells = []
         for optimizer in optimizers:
@@ -317,14 +310,14 @@ def remedies_text(sweep: Sweep, column: str) -> str:
                 cells.append("not recorded")
                 continue
             values = outcomes(sweep, column, optimizer, method, rule)
-            cell = form.format(values.mean(), values.std(ddof=1))
+            cell = form.format(*_mean_and_std(values))
             if remedy != "CalMO":
                 good = as_good(sweep, column, optimizer, remedy)
                 cell += f" ({good.sum()} of {len(good)})"
                 cell = f"**{cell}**" if 2 * good.sum() > len(good) else cell
             cells.append(cell)
-        lines.append(f"| {remedy} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([remedy, *cells])
+    return markdown_table([name, *(LABELS[o] for o in optimizers)], rows)
 
 
 def remedies_figure(sweep: Sweep) -> Figure:
@@ -383,10 +376,7 @@ def accuracy_and_ece_text(sweep: Sweep, table: str) -> str:
     paper = PAPER_TRAIN if table == "tableA1" else PAPER_TEST
     methods = TABLES[table].methods
     columns = (*methods, TEMPERATURE) if "CE" in methods and split == "test" else methods
-    lines = [
-        f"| {split}: accuracy, ECE | " + " | ".join(columns) + " |",
-        "|---|" + "---|" * len(columns),
-    ]
+    rows = []
     for optimizer in TABLES[table].optimizers:
         for rule, name in RULES.items():
             cells = [
@@ -396,10 +386,10 @@ def accuracy_and_ece_text(sweep: Sweep, table: str) -> str:
                 )
                 for method in columns
             ]
-            lines.append(f"| {LABELS[optimizer]}, {name} | " + " | ".join(cells) + " |")
+            rows.append([f"{LABELS[optimizer]}, {name}", *cells])
         cells = [_paper_cell(paper.get((optimizer, method))) for method in columns]
-        lines.append(f"| *{LABELS[optimizer]}, the paper's* | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([f"*{LABELS[optimizer]}, the paper's*", *cells])
+    return markdown_table([f"{split}: accuracy, ECE", *columns], rows)
 
 
 QUANTITIES = {
@@ -424,11 +414,7 @@ def every_quantity_text(sweep: Sweep, optimizer: str, rule: str = "final") -> st
     Returns:
         Markdown; ms/step is the median over seeds of processor milliseconds per training step.
     """
-    names = [name for name, _ in QUANTITIES.values()]
-    lines = [
-        f"| {LABELS[optimizer]}, {RULES[rule]} | " + " | ".join(names) + " | ms/step |",
-        "|---|" + "---|" * (len(names) + 1),
-    ]
+    rows = []
     for method in ALL_METHODS:
         cells = []
         for column, (_, form) in QUANTITIES.items():
@@ -436,11 +422,11 @@ def every_quantity_text(sweep: Sweep, optimizer: str, rule: str = "final") -> st
                 cells.append("not recorded")
                 continue
             values = outcomes(sweep, column, optimizer, method, rule)
-            spread = values.std(ddof=1) if len(values) > 1 else math.nan
-            cells.append(form.format(values.mean(), spread))
+            cells.append(form.format(*_mean_and_std(values)))
         cost = 1000 * np.median(step_costs(sweep, optimizer, method))
-        lines.append(f"| {method} | " + " | ".join(cells) + f" | {cost:.1f} |")
-    return "\n".join(lines) + "\n"
+        rows.append([method, *cells, f"{cost:.1f}"])
+    names = [name for name, _ in QUANTITIES.values()]
+    return markdown_table([f"{LABELS[optimizer]}, {RULES[rule]}", *names, "ms/step"], rows)
 
 
 def step_costs(sweep: Sweep, optimizer: str, method: str) -> np.ndarray:
@@ -511,11 +497,17 @@ def grid_values(sweep: Sweep, column: str, rule: str = "final") -> np.ndarray:
     values = np.full([len(weights) for weights in GRID.values()], math.nan)
     for i, robust in enumerate(GRID["robust_weight"]):
         for j, smooth in enumerate(GRID["smooth_weight"]):
-            cell = [run for run in sweep.runs if _weights(run) == (robust, smooth)]
-            if not cell:
-                raise ValueError(f"sweep must hold the weights ({robust:g}, {smooth:g})")
+            cell = _cell_runs(sweep, robust, smooth)
             values[i, j] = np.mean([_read(run, column, rule) for run in cell])
     return values
+
+
+def _cell_runs(sweep: Sweep, robust_weight: float, smooth_weight: float) -> list[Run]:
+    """The runs of one cell of the grid; a ValueError where there are none."""
+    cell = [run for run in sweep.runs if _weights(run) == (robust_weight, smooth_weight)]
+    if not cell:
+        raise ValueError(f"sweep must hold the weights ({robust_weight:g}, {smooth_weight:g})")
+    return cell
 
 
 def _weights(run: Run) -> tuple[float, float] | None:
@@ -581,10 +573,8 @@ def weights_panel(
         ValueError: the sweep has no run with these weights.
     """
     way, end = axes
-    chosen = [run for run in sweep.runs if _weights(run) == (robust_weight, smooth_weight)]
-    if not chosen:
-        raise ValueError(f"sweep must hold the weights ({robust_weight:g}, {smooth_weight:g})")
-    plain = [run for run in sweep.runs if _weights(run) == (0.0, 0.0)]
+    chosen = _cell_runs(sweep, robust_weight, smooth_weight)
+    plain = _cell_runs(sweep, 0.0, 0.0)
     for runs, color, width in ((plain, IDEAL, 0.8), (chosen, TEST, 1.6)):
         for run in runs:
             steps, ece = (run.history.column(name) for name in ("step", "validation_ece"))
@@ -615,7 +605,6 @@ def write_methods_report(sweep: Sweep, table: str, folder: str | os.PathLike) ->
         The paths written.
     """
     check_choice(table, "table", TABLES)
-    path = Path(folder) / table
     fig = grid_figure(sweep) if table == "grid" else comparison_figure(sweep)
     fig.suptitle(TABLES[table].title)
     text = f"# {table}: {TABLES[table].title}\n\n{made_by(sweep)}\n"
@@ -629,10 +618,12 @@ def write_methods_report(sweep: Sweep, table: str, folder: str | os.PathLike) ->
         for optimizer in TABLES[table].optimizers:
             for rule in RULES:
                 text += "\n" + every_quantity_text(sweep, optimizer, rule)
-    write_atomically(path.with_suffix(".png"), png_bytes(fig))
-    write_atomically(path.with_suffix(".md"), text.encode())
-    sweep.save(path.with_suffix(".json"))
-    return [path.with_suffix(suffix) for suffix in (".png", ".md", ".json")]
+    return write_files(sweep, Path(folder) / table, fig, text)
+
+
+def _mean_and_std(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation (n - 1), NaN for a single seed."""
+    return values.mean(), values.std(ddof=1) if len(values) > 1 else math.nan
 
 
 def _cell(accuracies: Sequence[float], eces: Sequence[float]) -> str:

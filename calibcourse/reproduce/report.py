@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class Sweep:
         return Sweep(chosen, self.command)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the sweep as JSON, small: columns instead of rows, six significant digits."""
+        """Write the sweep as JSON, small: columns instead of rows, five significant digits."""
         record = {
             "format": FORMAT,
             "version": VERSION,
@@ -372,10 +372,7 @@ def table_1_text(sweep: Sweep) -> str:
         Markdown with one column per optimizer.
     """
     optimizers = [o for o in FIVE if any(run.config.optimizer == o for run in sweep.runs)]
-    lines = [
-        "| correlation with sharpness | " + " | ".join(LABELS[o] for o in optimizers) + " |",
-        "|---|" + "---|" * len(optimizers),
-    ]
+    rows = []
     cells = {
         method: {(e.column, e.optimizer): str(e) for e in table_1(sweep, method)}
         for method in ("pearson", "spearman")
@@ -383,11 +380,31 @@ def table_1_text(sweep: Sweep) -> str:
     for column, paper in PAPER_TABLE_1.items():
         name = QUANTITIES[column][0]
         for method, entries in cells.items():
-            row = " | ".join(entries[column, o] for o in optimizers)
-            lines.append(f"| {name}, {method} | {row} |")
-        row = " | ".join("{:.2f} ± {:.2f}".format(*paper[o]) for o in optimizers)
-        lines.append(f"| *{name}, the paper's (Pearson, CIFAR-10)* | {row} |")
-    return "\n".join(lines) + "\n"
+            rows.append([f"{name}, {method}", *(entries[column, o] for o in optimizers)])
+        published_cells = ("{:.2f} ± {:.2f}".format(*paper[o]) for o in optimizers)
+        rows.append([f"*{name}, the paper's (Pearson, CIFAR-10)*", *published_cells])
+    return markdown_table(["correlation with sharpness", *(LABELS[o] for o in optimizers)], rows)
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown.
+
+    Args:
+        headings: of the columns; the first may be empty.
+        rows: as many cells each.
+
+    Returns:
+        One line per row, a newline at the end.
+
+    Example:
+        >>> print(markdown_table(["", "ECE"], [["SGD", "0.1"]]), end="")
+        | | ECE |
+        |---|---|
+        | SGD | 0.1 |
+    """
+    lines = [" | ".join(cells).lstrip() for cells in (headings, *rows)]
+    head, *body = (f"| {line} |" for line in lines)
+    return "\n".join([head, "|---|" + "---|" * (len(headings) - 1), *body]) + "\n"
 
 
 def trajectories(sweep: Sweep, columns: Sequence[str]) -> MatplotlibFigure:
@@ -439,13 +456,18 @@ def write_report(sweep: Sweep, figure: str, folder: str | os.PathLike) -> list[P
         The paths written.
     """
     check_choice(figure, "figure", FIGURES)
-    path = Path(folder) / figure
     fig = trajectories(sweep, FIGURES[figure].columns)
     fig.suptitle(FIGURES[figure].title)
-    write_atomically(path.with_suffix(".png"), png_bytes(fig))
-    write_atomically(path.with_suffix(".md"), _report_text(sweep, figure).encode())
-    sweep.save(path.with_suffix(".json"))
-    return [path.with_suffix(suffix) for suffix in (".png", ".md", ".json")]
+    return write_files(sweep, Path(folder) / figure, fig, _report_text(sweep, figure))
+
+
+def write_files(sweep: Sweep, path: Path, fig: MatplotlibFigure, text: str) -> list[Path]:
+    """Write a picture, a text and the record of a sweep, as path.png, path.md and path.json."""
+    picture, page, record = (path.with_suffix(suffix) for suffix in (".png", ".md", ".json"))
+    write_atomically(picture, png_bytes(fig))
+    write_atomically(page, text.encode())
+    sweep.save(record)
+    return [picture, page, record]
 
 
 def made_by(sweep: Sweep) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from .._checks import check_choice, check_integer
 from ..bounds import NATS_PER_DECADE
 from ..history import History
-from .report import Sweep
+from .report import Sweep, markdown_table
 
 PHASES = ("rising", "fitting", "interpolating")
 ECE_BOUNDS = (
@@ -180,15 +180,12 @@ def slack_table_text(sweep: Sweep, split: str, n_classes: int = 10) -> str:
         if entry.split == split and entry.n_runs:
             rows.setdefault((entry.optimizer, entry.phase), {})[entry.bound] = entry
     shown = [bound for bound in TITLES if any(bound in row for row in rows.values())]
-    lines = [
-        "| optimizer | phase (runs) | " + " | ".join(TITLES[bound] for bound in shown) + " |",
-        "|---|---|" + "---|" * len(shown),
-    ]
+    lines = []
     for (optimizer, phase), row in rows.items():
         n_runs = max(entry.n_runs for entry in row.values())
-        cells = " | ".join(repr(row[bound]) if bound in row else "—" for bound in shown)
-        lines.append(f"| {optimizer} | {phase} ({n_runs}) | {cells} |")
-    return "\n".join(lines) + "\n"
+        cells = (repr(row[bound]) if bound in row else "—" for bound in shown)
+        lines.append([optimizer, f"{phase} ({n_runs})", *cells])
+    return markdown_table(["optimizer", "phase (runs)", *(TITLES[b] for b in shown)], lines)
 
 
 def median_slack(entries: list[SlackEntry], split: str, phase: str) -> dict[str, float]:
