@@ -76,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--undo", action="store_true", help="take the address out again")
     publish.set_defaults(run=_publish)
 
+    audit = commands.add_parser("audit", help="the calibration of any model, from its logits")
+    audit.add_argument("file", metavar="FILE", help=".npz with logits (N, K) and target (N,)")
+    audit.add_argument("--figure", metavar="PNG", help="also draw reliability and margins")
+    audit.set_defaults(run=_audit)
+
     reproduce = commands.add_parser("reproduce", help="run the sweep behind a figure or a table")
     add_reproduce_arguments(reproduce)
     reproduce.set_defaults(run=_reproduce)
@@ -125,6 +130,19 @@ def _publish(options: argparse.Namespace) -> int:
     else:
         raise ValueError("either both --repo URL and --ref REF, or --undo alone")
     print(*changed or ["nothing to change"], sep="\n")
+    return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from ._files import write_atomically
+    from .audit import audit, audit_figure, read_logits
+    from .plots import png_bytes
+
+    logits, target = read_logits(options.file)
+    print(audit(logits, target))
+    if options.figure:
+        write_atomically(options.figure, png_bytes(audit_figure(logits, target)))
+        print(f"wrote {options.figure}")
     return 0
 
 
