@@ -6,6 +6,7 @@ from html import escape
 
 import ipywidgets
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -17,17 +18,21 @@ from .reproduce import GRID, Run, Sweep, correlation, probes_within, weights_pan
 class Explorer(ipywidgets.VBox):
     """Controls above a picture; whenever a control changes, the picture is drawn again.
 
-    The picture is an inline PNG in an HTML widget: it needs no output capture, so it works alike
-    in JupyterLab, on Binder and with Colab's ipywidgets 7, and it carries alternative text.
+    The picture is inline PNGs in an HTML widget: it needs no output capture, so it works alike
+    in JupyterLab, on Binder and with Colab's ipywidgets 7, and it carries alternative text. Panels
+    that are figures of their own stand side by side, or in a narrow window below each other.
 
     Args:
-        draw: called with the controls' values by keyword, returns a figure.
+        draw: called with the controls' values by keyword, returns the figures, left to right.
         alt: called likewise, returns the alternative text.
         **controls: one ipywidgets control per keyword of `draw`.
     """
 
     def __init__(
-        self, draw: Callable[..., Figure], alt: Callable[..., str], **controls: ipywidgets.Widget
+        self,
+        draw: Callable[..., list[Figure]],
+        alt: Callable[..., str],
+        **controls: ipywidgets.Widget,
     ):
         self.controls = controls
         self._draw, self._alt = draw, alt
@@ -39,14 +44,22 @@ class Explorer(ipywidgets.VBox):
 
     def _redraw(self, _change=None) -> None:
         values = {name: control.value for name, control in self.controls.items()}
-        data = base64.b64encode(plots.png_bytes(self._draw(**values))).decode()
-        self._picture.value = (
-            f'<img src="data:image/png;base64,{data}" alt="{escape(self._alt(**values))}" '
-            'style="max-width: 100%">'
+        panels = [base64.b64encode(plots.png_bytes(fig)).decode() for fig in self._draw(**values)]
+        images = "".join(
+            f'<img src="data:image/png;base64,{panel}" alt="" style="max-width: 100%">'
+            for panel in panels
         )
+        words = escape(self._alt(**values))
+        self._picture.value = f'<div role="img" aria-label="{words}">{images}</div>'
 
     def __repr__(self) -> str:  # the cell's text output: the same in every run
         return f"Explorer with {' and '.join(c.description for c in self.controls.values())}"
+
+
+def _panels() -> tuple[list[Figure], list[Axes]]:
+    """Two figures of one panel each, and the panels."""
+    pairs = [plots.figure(1, 4.6, 3.4) for _ in range(2)]
+    return [fig for fig, _ in pairs], [ax for _, (ax,) in pairs]
 
 
 def slider(description: str, value, low, high, step=1) -> ipywidgets.Widget:
@@ -59,8 +72,8 @@ def slider(description: str, value, low, high, step=1) -> ipywidgets.Widget:
         step=step,
         description=description,
         continuous_update=False,
-        style={"description_width": "8em"},
-        layout=ipywidgets.Layout(width="28em"),
+        style={"description_width": "9em"},
+        layout=ipywidgets.Layout(width="29em"),
     )
 
 
@@ -75,10 +88,10 @@ def temperature_explorer(logits: Tensor, target: Tensor) -> Explorer:
         A widget; its static twin is `plots.temperature_grid`.
     """
 
-    def draw(temperature: float, n_bins: int) -> Figure:
+    def draw(temperature: float, n_bins: int) -> list[Figure]:
         fig, (ax,) = plots.figure(1, 4.6, 4.4)
         plots.tempered_reliability(logits, target, temperature, n_bins, ax=ax)
-        return fig
+        return [fig]
 
     def alt(temperature: float, n_bins: int) -> str:
         return f"Reliability diagram at temperature {temperature:.2f} with {n_bins} bins."
@@ -103,10 +116,10 @@ def epsilon_explorer(model: nn.Module, split: Split, classes: Sequence[str]) -> 
         A widget; its static twin is `plots.epsilon_grid`.
     """
 
-    def draw(radius: int) -> Figure:
+    def draw(radius: int) -> list[Figure]:
         fig = plots.mosaic("hhhh;1234", width=6.4, height=5.0, height_ratios=(3, 2))
         plots.radius_panel(fig.axes, *plots.attack_at(model, split, radius), classes, radius)
-        return fig
+        return [fig]
 
     def alt(radius: int) -> str:
         return f"Margin histogram and flipped images at radius {radius}/255."
@@ -125,10 +138,10 @@ def learning_rate_explorer(sweep: Sweep) -> Explorer:
     """
     rates = sorted({run.config.lr for run in sweep.runs})
 
-    def draw(rate: float) -> Figure:
+    def draw(rate: float) -> list[Figure]:
         fig, (ax,) = plots.figure(1, 5.4, 3.6)
         plots.recorded_sharpness(sweep, rate, ax=ax)
-        return fig
+        return [fig]
 
     def alt(rate: float) -> str:
         return f"Sharpness of gradient descent at learning rate {rate:g} against step."
@@ -146,10 +159,10 @@ def logits_explorer(n_classes: int = 10) -> Explorer:
         A widget; its static twin is `plots.logit_bounds_grid`.
     """
 
-    def draw(label: float, rival: float, others: float) -> Figure:
-        fig, axes = plots.figure(2, 4.6, 3.4)
+    def draw(label: float, rival: float, others: float) -> list[Figure]:
+        figures, axes = _panels()
         plots.logit_bounds(_three_levels(label, rival, others, n_classes), 0, axes)
-        return fig
+        return figures
 
     def alt(label: float, rival: float, others: float) -> str:
         return (
@@ -185,17 +198,18 @@ def window_explorer(sweep: Sweep) -> Explorer:
         runs.setdefault(run.config.label, []).append(run)
     ranks = range(1, min(map(len, runs.values())) + 1)
 
-    def draw(optimizer: str, rank: int, percent: int, spacing: str) -> Figure:
+    def draw(optimizer: str, rank: int, percent: int, spacing: str) -> list[Figure]:
         run = runs[optimizer][rank - 1]
         used = probes_within(run, percent / 100, spacing)
         values = {
             column: correlation(run.history, column, steps=used)
             for column in ("train_ece", "test_ece")
         }
-        fig, axes = plots.figure(2, 4.6, 3.4)
+        figures, axes = _panels()
         plots.window_panel(axes, run.history, used, values)
-        fig.suptitle(f"{optimizer}, learning rate {run.config.lr:g}: {len(used)} probes")
-        return fig
+        axes[0].set_title(f"{optimizer}, learning rate {run.config.lr:g}")
+        axes[1].set_title(f"correlation r on {len(used)} probes")
+        return figures
 
     def alt(optimizer: str, rank: int, percent: int, spacing: str) -> str:
         return (
@@ -208,7 +222,7 @@ def window_explorer(sweep: Sweep) -> Explorer:
         draw,
         alt,
         optimizer=_choice("optimizer", list(runs), 0),
-        rank=_choice("learning rate", list(ranks), 1),
+        rank=_choice("learning rate no.", list(ranks), 1),
         percent=slider("first … % of run", 100, 10, 100, 5),
         spacing=_choice("spacing", ["even", "log"], 0),
     )
@@ -224,8 +238,8 @@ def _choice(description: str, options: list, index: int) -> ipywidgets.Selection
         value=options[index],
         description=description,
         continuous_update=False,
-        style={"description_width": "8em"},
-        layout=ipywidgets.Layout(width="28em"),
+        style={"description_width": "9em"},
+        layout=ipywidgets.Layout(width="29em"),
     )
 
 
@@ -245,11 +259,11 @@ def matched_loss_explorer(sweep: Sweep) -> Explorer:
 
     columns = {"Train ECE": "train_ece", "Test ECE": "test_ece", "Sharpness": "sharpness"}
 
-    def draw(label: str, rate: float, quantity: str) -> Figure:
+    def draw(label: str, rate: float, quantity: str) -> list[Figure]:
         fig, (ax,) = plots.figure(1, 5.6, 4.0)
         plots.matched_loss_plane(sweep, label, rate, columns[quantity], ax=ax)
         ax.set_title(f"{label}, η = {rate:g}; SGD in grey")
-        return fig
+        return [fig]
 
     def alt(label: str, rate: float, quantity: str) -> str:
         return f"{quantity} of {label} at learning rate {rate:g} against training loss."
@@ -276,11 +290,10 @@ def weights_explorer(sweep: Sweep) -> Explorer:
         A widget; its static twin is `reproduce.grid_figure`.
     """
 
-    def draw(robust_weight: float, smooth_weight: float) -> Figure:
-        fig, axes = plots.figure(2, 4.6, 3.4)
+    def draw(robust_weight: float, smooth_weight: float) -> list[Figure]:
+        figures, axes = _panels()
         weights_panel(sweep, robust_weight, smooth_weight, axes)
-        fig.suptitle(f"λ_r = {robust_weight:g}, λ_s = {smooth_weight:g}")
-        return fig
+        return figures
 
     def alt(robust_weight: float, smooth_weight: float) -> str:
         return (
@@ -291,6 +304,6 @@ def weights_explorer(sweep: Sweep) -> Explorer:
     return Explorer(
         draw,
         alt,
-        robust_weight=_choice("robust weight λ_r", list(GRID["robust_weight"]), 1),
-        smooth_weight=_choice("smoothness weight λ_s", list(GRID["smooth_weight"]), 2),
+        robust_weight=_choice("robust term λ_r", list(GRID["robust_weight"]), 1),
+        smooth_weight=_choice("smooth term λ_s", list(GRID["smooth_weight"]), 2),
     )

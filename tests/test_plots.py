@@ -29,6 +29,9 @@ from calibcourse.history import History
 from calibcourse.metrics import ReliabilityCurve
 from calibcourse.reproduce import Phases, Run, RunConfig, Sweep
 
+# A tensor where matplotlib wants an array works today and warns.
+pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
+
 
 @pytest.fixture(autouse=True)
 def _close_figures():
@@ -676,7 +679,8 @@ def test_radius_panel_shows_the_most_decided_images_that_flip():
     plots.radius_panel(axes[:3], clean, attacked, torch.tensor([2, 1, 0, 2, 0]), CLASSES, 8)
     assert axes[0].get_title() == "ε = 8/255: 3 of 4 flip"
     assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["clean", "attacked"]
-    assert [ax.get_title() for ax in axes[1:3]] == ["m 5 → -2\nnow “shirt”", "m 3 → -3\nnow “coat”"]
+    titles = ["m 5.0 → -2.0\nnow “shirt”", "m 3.0 → -3.0\nnow “coat”"]
+    assert [ax.get_title() for ax in axes[1:3]] == titles
     for ax, index in zip(axes[1:3], (1, 2), strict=True):
         np.testing.assert_array_equal(
             ax.images[0].get_array(), attacked.adversarial_inputs[index, 0]

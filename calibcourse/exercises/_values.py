@@ -100,7 +100,8 @@ def difference(
     right = parts(expected)
     found = parts(returned, len(right))
     if len(found) != len(right):
-        return f"{len(right)} values are expected, not {len(found)}."
+        verb = "value is" if len(right) == 1 else "values are"
+        return f"{len(right)} {verb} expected, not {len(found)}."
     names = names or tuple(f"value {i}" for i in range(len(right)))
     for name, a, b in zip(names, found, right, strict=True):
         name = name if len(right) > 1 else ""

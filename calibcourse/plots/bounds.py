@@ -157,7 +157,8 @@ def logit_bounds(logits: Tensor, target: int, axes: Sequence[Axes]) -> None:
     bars, chart = axes
     row, label = logits[None], torch.tensor([target])
     colors = [TEST if k == target else IDEAL for k in range(len(logits))]
-    bars.bar(range(len(logits)), logits.double().softmax(0), color=colors, alpha=0.8)
+    p = logits.double().softmax(0).numpy()
+    bars.bar(range(len(logits)), p, color=colors, alpha=0.8)
     right = "right" if int(logits.argmax()) == target else "wrong"
     bars.set_title(f"margin {true_margin(row, label).item():+.1f}: {right}")
     bars.set(ylim=(0, 1), xlabel="class (label in colour)", ylabel="probability")

@@ -93,8 +93,8 @@ def components(
     """
     ax = figure(1)[1][0] if ax is None else ax
     rank = np.arange(1, len(before) + 1)
-    ax.bar(rank, before.abs().cpu(), 0.8, color=IDEAL, alpha=0.45, label=names[0])
-    ax.plot(rank, after.abs().cpu(), "o", color=CURVATURE, ms=7, label=names[1])
+    ax.bar(rank, before.abs().cpu().numpy(), 0.8, color=IDEAL, alpha=0.45, label=names[0])
+    ax.plot(rank, after.abs().cpu().numpy(), "o", color=CURVATURE, ms=7, label=names[1])
     ax.set(xlabel="eigenvector, the steepest first", ylabel="|component|", xticks=rank)
     ax.legend(frameon=False)
     return ax

@@ -15,7 +15,7 @@ from ..bounds import (
 )
 from ..data import Split
 from ..margins import true_margin
-from .style import BOUND, IDEAL, MARGIN, STYLE, TEST, WRONG, figure
+from .style import BOUND, IDEAL, MARGIN, STYLE, TEST, WRONG, draw_image, figure
 
 
 def margin_histogram(margins: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
@@ -122,9 +122,8 @@ def radius_panel(
     for ax in pictures:
         ax.set_axis_off()
     for ax, index in zip(pictures, first, strict=False):
-        image = attacked.adversarial_inputs[index].cpu()
-        ax.imshow(image.permute(1, 2, 0).squeeze(-1), cmap="gray_r", vmin=0, vmax=1)
-        ax.set_title(f"m {clean[index]:.0f} → {attacked.margin[index]:.0f}\n"
+        draw_image(attacked.adversarial_inputs[index], ax)
+        ax.set_title(f"m {clean[index]:.1f} → {attacked.margin[index]:.1f}\n"
                      f"now “{classes[answers[index]]}”", fontsize=8)  # fmt: skip
 
 

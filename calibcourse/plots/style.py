@@ -133,10 +133,16 @@ def image_grid(
         )
     for ax in axes.flat:
         ax.set_axis_off()
-    for ax, image, title in zip(axes.flat, images.cpu(), titles, strict=False):
-        ax.imshow(image.permute(1, 2, 0).squeeze(-1), cmap="gray_r", vmin=0, vmax=1)
+    for ax, image, title in zip(axes.flat, images, titles, strict=False):
+        draw_image(image, ax)
         ax.set_title(title, fontsize=8, loc="center")
     return fig
+
+
+def draw_image(image: Tensor, ax: Axes) -> None:
+    """One image (C, H, W) in [0, 1]; a single channel is drawn as ink on paper."""
+    pixels = image.permute(1, 2, 0).squeeze(-1).cpu().numpy()
+    ax.imshow(pixels, cmap="gray_r", vmin=0, vmax=1)
 
 
 def trajectory(
