@@ -9,6 +9,7 @@ import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -167,7 +168,7 @@ def read_logits(path: str | os.PathLike) -> tuple[Tensor, Tensor]:
     try:
         with zipfile.ZipFile(path) as archive:
             logits, target = (_read_array(archive, name) for name in _KINDS)
-        logits, target = torch.from_numpy(logits), torch.from_numpy(target).long()
+        logits, target = torch.from_numpy(logits), torch.from_numpy(target)
         check_logits_and_target(logits, target)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from error
@@ -186,11 +187,7 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
             f"{name} is missing; write the file by numpy.savez(path, logits=..., target=...)"
         ) from None
     with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{name} must have .npy format 1.0 or 2.0, got {version}")
-        read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-        shape, _, dtype = read_header(stream, max_header_size=_MAX_HEADER)
+        shape, dtype = _read_header(stream, name)
         left = member.file_size - stream.tell()
     if dtype.kind not in kinds or dtype.itemsize > 8 or len(shape) != n_axes:
         raise ValueError(f"{name} must be {wanted}, got {dtype}, shape {shape}")
@@ -207,6 +204,19 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
             raise ValueError(f"{name} must fit int64, got {array.max()}")
         return array.astype(np.int64)
     return array.astype(dtype.newbyteorder("="))
+
+
+def _read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype]:
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    try:
+        version = np.lib.format.read_magic(stream)
+        shape, _, dtype = readers[version](stream, max_header_size=_MAX_HEADER)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{name} must have a sound header of .npy format 1.0 or 2.0") from error
+    return shape, dtype
 
 
 def audit(logits: Tensor, target: Tensor, n_resamples: int = 200, seed: int = 0) -> Audit:

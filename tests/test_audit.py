@@ -47,6 +47,10 @@ def test_its_numbers_are_those_of_the_metrics(too_sure):
     assert too_sure.gap.low < too_sure.gap.estimate < too_sure.gap.high
     assert too_sure.smallest_margin == cc.true_margin(*data).min().item()
     assert too_sure.temperature == cc.TemperatureScaling().fit(*data).temperature
+    assert too_sure.negative_log_likelihood == float(cc.negative_log_likelihood(*data))
+    assert too_sure.worst_percent_of_q == float(
+        cc.margins.margin_moment_share(cc.true_margin(*data))
+    )
 
 
 def test_a_network_twice_too_sure_is_told_so_and_repaired_by_its_temperature(too_sure):
@@ -56,6 +60,9 @@ def test_a_network_twice_too_sure_is_told_so_and_repaired_by_its_temperature(too
     said = " ".join(too_sure.findings())
     assert "Miscalibrated" in said and "Too sure on the whole." in said
     assert f"Dividing the logits by {too_sure.temperature:.3g}" in said
+    for rescaled, verdict in ((0.0, "repairs what"), (0.4, "halves"), (0.6, "does not repair")):
+        found = replace(too_sure, ece_rescaled=rescaled * too_sure.ece.estimate)
+        assert verdict in " ".join(found.findings())
 
 
 def test_a_network_half_as_sure_as_right_is_told_so():
@@ -114,7 +121,9 @@ def test_probabilities_in_the_place_of_logits_are_noticed():
     logits, target = drawn(300)
     found = audit(logits.softmax(1), target, n_resamples=5)
     assert found.looks_like_probabilities and "look like probabilities" in found.findings()[0]
-    assert not audit(logits.log_softmax(1), target, n_resamples=5).looks_like_probabilities
+    to_one = logits - logits.mean(1, keepdim=True) + 1 / logits.shape[1]
+    for no_probabilities in (logits.log_softmax(1), logits.abs(), to_one):
+        assert not audit(no_probabilities, target, n_resamples=5).looks_like_probabilities
 
 
 def test_the_report_holds_every_number_and_finding(too_sure):
@@ -214,9 +223,15 @@ def test_compressed_and_transposed_arrays_are_read(path):
 def test_what_is_no_logits_is_refused_by_name(path, changes, message):
     arrays = {name: array for name, array in (GOOD | changes).items() if array is not None}
     save(path, **arrays)
-    with pytest.raises(ValueError, match=message) as error:
+    refused(path, message)
+
+
+def refused(path, message: str) -> None:
+    """The error names the file, and then says what is wrong."""
+    with pytest.raises(ValueError) as error:
         read_logits(path)
-    assert str(path) in str(error.value)
+    named, said = str(error.value).split(str(path))
+    assert named == "" and re.search(message, said)
 
 
 def member(path, name: str, content: bytes) -> None:
@@ -236,25 +251,23 @@ def header(shape: str, descr: str = "'<f8'", version: bytes = b"\x01\x00") -> by
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "magic"),
-        (b"not an array", "magic"),
+        (b"", "sound header"),
+        (b"not an array", "sound header"),
         (header("(2, 2)"), "cut off"),
         (header("(2, 2)") + bytes(31), "cut off"),
-        (header("(10**9, 10**9)"), "header"),
+        (header("(10**9, 10**9)"), "sound header"),
         (header("(1000000000, 1000000000)"), "at most 4294967296 bytes"),
         (header(f"({2**62}, {2**62})"), "at most"),
-        (header("(-1, 2)"), "cut off|must|negative"),
+        (header("(-1, 2)"), "negative"),
         (header("(2, 2)", "'|O'"), "must be floating"),
-        (header("(2, 2)", "__import__('os').system('true')"), "header"),
-        (header("(2, 2)", version=b"\x07\x00"), "format 1.0 or 2.0"),
-        (header("(2, 2" + " " * 20_000 + ")"), "header|large"),
+        (header("(2, 2)", "__import__('os').system('true')"), "sound header"),
+        (header("(2, 2)", version=b"\x07\x00"), "sound header"),
+        (header("(2, 2" + " " * 20_000 + ")"), "sound header"),
     ],
 )
 def test_a_header_that_lies_is_refused_before_memory_is_taken(path, content, message):
     member(path, "logits", content)
-    with pytest.raises(ValueError, match=message) as error:
-        read_logits(path)
-    assert str(path) in str(error.value)
+    refused(path, message)
 
 
 def test_what_is_no_archive_is_refused(path, tmp_path):
