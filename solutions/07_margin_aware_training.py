@@ -486,4 +486,5 @@ for method in ("CE", "CalMO"):
 # al. 2019, TRADES (arXiv 1901.08573). Mukhoti et al. 2020, focal loss (arXiv 2002.09437). Müller,
 # Kornblith, Hinton 2019, *When does label smoothing help?* (arXiv 1906.02629).
 #
-# **Next:** your own training loop. The README's section for researchers shows the two lines.
+# **Next:** your own training loop, in the two lines of the README's section for researchers; and your
+# own network: `calibcourse audit` reads its logits from a file.
