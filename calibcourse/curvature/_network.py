@@ -162,14 +162,8 @@ class Linearization:
             for index, part in zip(self._used, self._pulled, strict=True):
                 parts[index] = part.detach()
             return flatten(parts)
-        parts = torch.autograd.grad(
-            self._logits,
-            self._parameters,
-            cotangent.to(self._logits.dtype),
-            retain_graph=True,
-            materialize_grads=True,
-        )
-        return flatten(parts)
+        cotangent = cotangent.to(self._logits.dtype)
+        return flatten(gradients(self._logits, self._parameters, cotangent))
 
     def push(self, vector: Tensor) -> Tensor:
         """J v, (N, K), for v of shape (d,)."""
@@ -180,12 +174,15 @@ class Linearization:
         pushed, *bent = self._differentiate([self._cotangent, *self._parameters], vector)
         return pushed, flatten(bent)
 
-    def _differentiate(self, variables: list[Tensor], vector: Tensor) -> Sequence[Tensor]:
+    def _differentiate(self, variables: list[Tensor], vector: Tensor) -> list[Tensor]:
         tangents = unflatten(vector, self._parameters)
-        return torch.autograd.grad(
-            self._pulled,
-            variables,
-            [tangents[index] for index in self._used],
-            retain_graph=True,
-            materialize_grads=True,
-        )
+        return gradients(self._pulled, variables, [tangents[index] for index in self._used])
+
+
+def gradients(outputs, variables: list[Tensor], cotangents=None) -> list[Tensor]:
+    """Cotangents times derivatives, zeros where there are none; the graph stays for the next."""
+    found = torch.autograd.grad(
+        outputs, variables, cotangents, retain_graph=True, materialize_grads=True
+    )
+    # The zeros that torch 2.9 fills in ask for gradients of their own.
+    return [gradient.detach() for gradient in found]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from .._checks import check_integer
-from ._network import GRAPH_BYTES, evaluate, trainable_parameters, try_one_sample
+from ._network import GRAPH_BYTES, evaluate, gradients, trainable_parameters, try_one_sample
 
 
 def jacobian_grams(model: nn.Module, inputs: Tensor, chunk_size: int | None = None) -> Tensor:
@@ -165,10 +165,7 @@ def _factorised_share(calls: list[_Call], logits: Tensor) -> Tensor:
     if not calls:
         return share
     edges = [call.output for call in calls]
-    rows = [
-        torch.autograd.grad(logits[:, k].sum(), edges, retain_graph=True, materialize_grads=True)
-        for k in range(n_classes)
-    ]
+    rows = [gradients(logits[:, k].sum(), edges) for k in range(n_classes)]
     for call, *per_class in zip(calls, *rows, strict=True):
         backward = torch.stack(per_class, dim=1)  # B: (N, K, width)
         weight, bias = call.module.weight, call.module.bias

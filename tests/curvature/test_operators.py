@@ -21,7 +21,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from calibcourse.curvature import GaussNewton, Hessian, MatrixOperator, operators
+from calibcourse.curvature import (
+    GaussNewton,
+    Hessian,
+    MatrixOperator,
+    jacobian_grams,
+    operators,
+)
 from calibcourse.models import mlp
 
 # Both sides are float64; a product accumulates a few hundred roundings of 1e-16.
@@ -258,6 +264,21 @@ def test_nothing_of_the_callers_is_changed():
     assert torch.equal(model[0].weight.grad, torch.ones_like(model[0].weight))
     assert all(p.grad is None for p in list(model.parameters())[1:]) and inputs.grad is None
     assert not model[4].weight.requires_grad and model[0].weight.requires_grad
+
+
+def test_the_zeros_of_torch_2_9_leave_no_graph(monkeypatch: pytest.MonkeyPatch):
+    """Where nothing depends on a parameter, torch 2.9 fills in zeros that require a gradient."""
+    grad = torch.autograd.grad
+
+    def as_in_torch_2_9(*args, materialize_grads: bool = False, **options):
+        found = grad(*args, materialize_grads=materialize_grads, **options)
+        return [part.clone().requires_grad_() for part in found] if materialize_grads else found
+
+    monkeypatch.setattr(torch.autograd, "grad", as_in_torch_2_9)
+    model, inputs, target = make_case("mlp_tanh")
+    for operator in (GaussNewton(model, inputs), Hessian(model, inputs, target)):
+        assert not operator.to_dense().requires_grad
+    assert not jacobian_grams(model, inputs).requires_grad
 
 
 def test_a_model_that_has_moved_on_is_refused():
