@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from calibcourse.course import doctor as module
 from calibcourse.course.doctor import (
@@ -26,6 +27,8 @@ from calibcourse.course.doctor import (
 
 GIB = 2**30
 REQUIRED = ["ipywidgets>=7.7", "jupyterlab>=4.2", "numpy>=1.26"]
+# What torchvision's metadata says: one release of torch, or since 0.29 a range.
+EXACT, RANGE = Requirement("torch==2.13.0"), Requirement("torch>=2.14.0")
 INSTALLED = {"ipywidgets": "7.7.1", "jupyterlab": "4.6.6", "numpy": "2.4.6"}
 
 
@@ -38,11 +41,15 @@ INSTALLED = {"ipywidgets": "7.7.1", "jupyterlab": "4.6.6", "numpy": "2.4.6"}
         (torch_finding("2.13.0+cpu", None), OK, "2.13.0+cpu, built for the CPU"),
         (torch_finding("2.9.0", "12.8"), OK, "built for CUDA 12.8"),
         (torch_finding("2.8.1+cu126", "12.6"), PROBLEM, "torch>=2.9"),
-        (torchvision_finding("2.13.0+cpu", "0.28.0+cpu", "", True), OK, "0.28.0+cpu"),
-        (torchvision_finding("2.9.1", "0.24.1", "", True), OK, "0.24.1"),
-        (torchvision_finding("2.13.0+cpu", "0.28.0+cu130", "", False), WARN, "another build"),
-        (torchvision_finding("2.13.0", "0.27.0", "", True), WARN, "belongs with 0.28"),
-        (torchvision_finding("2.13.0", "0.2.8", "", True), WARN, "belongs with 0.28"),
+        (torchvision_finding("2.13.0+cpu", "0.28.0+cpu", "", True, EXACT), OK, "0.28.0+cpu"),
+        (torchvision_finding("2.15.0", "0.29.2", "", True, RANGE), OK, "0.29.2"),
+        (
+            torchvision_finding("2.13.0+cpu", "0.28.0+cu130", "", False, EXACT),
+            WARN,
+            "another build",
+        ),
+        (torchvision_finding("2.13.1", "0.28.0", "", True, EXACT), WARN, "made for torch==2.13.0"),
+        (torchvision_finding("2.13.0", "0.29.2", "", True, RANGE), WARN, "made for torch>=2.14.0"),
         (torchvision_finding("2.13.0", "0.28.0", "no\nlibcudart", False), PROBLEM, "no libcudart"),
         (torchvision_finding("2.13.0", None, "", False), PROBLEM, "not installed"),
         (device_finding(None, "", 2, False), OK, "CPU, 2 threads"),
@@ -237,6 +244,15 @@ def test_this_machine_is_examined_whole():
         assert findings[name].status == OK, findings[name]
     assert findings["torchvision"].status != PROBLEM
     assert "pytorch-optimizer" in findings["other packages"].detail
+
+
+@pytest.mark.parametrize(("needed", "status"), [("torch==99.0", WARN), ("torch>=2.9", OK)])
+def test_torchvision_itself_says_which_torch_it_needs(monkeypatch, needed, status):
+    monkeypatch.setattr(module.metadata, "requires", lambda name: ["numpy", needed])
+    version, error, _, needs = module._probe_torchvision()
+    assert (
+        torchvision_finding(module.torch.__version__, version, error, True, needs).status == status
+    )
 
 
 def test_broken_installations_are_reported_not_raised(monkeypatch):

@@ -26,6 +26,7 @@ OK, WARN, PROBLEM = "ok", "warn", "problem"
 _GIB = 2**30
 _NEEDED = 1.5 * _GIB  # what one lesson may use
 _TORCH_ALONE = 0.5 * _GIB
+_ANY_TORCH = Requirement("torch")
 _REINSTALL = "python -m pip install -r requirements.txt"
 
 
@@ -113,26 +114,29 @@ def torch_finding(version: str, cuda: str | None) -> Finding:
 
 
 def torchvision_finding(
-    torch_version: str, version: str | None, error: str, has_operators: bool
+    torch_version: str,
+    version: str | None,
+    error: str,
+    has_operators: bool,
+    needs: Requirement = _ANY_TORCH,
 ) -> Finding:
-    """torchvision imports, is the release made for this torch, and has its compiled operators.
+    """torchvision imports, was made for this torch, and has its compiled operators.
 
     Args:
         torch_version: of the installed torch.
         version: of torchvision, None if it is not installed.
         error: why it cannot be imported, "" if it can.
         has_operators: whether its own extension loaded.
+        needs: the torch that its metadata asks for: one release up to torchvision 0.28, a range
+            after it.
     """
     if version is None:
         return Finding("torchvision", PROBLEM, "not installed", _REINSTALL)
     if error:
         return Finding("torchvision", PROBLEM, f"{version}: {_one_line(error)}", _REINSTALL)
     reinstall = "uninstall torch and torchvision, then install both in one command"
-    torch_release = Version(torch_version)
-    # torchvision 0.N was released with torch 2.(N - 15).
-    partner = 0, torch_release.minor + 15
-    if torch_release.major == 2 and Version(version).release[:2] != partner:
-        detail = f"{version} beside torch {torch_version}, which belongs with 0.{partner[1]}"
+    if not needs.specifier.contains(torch_version, prereleases=True):
+        detail = f"{version} beside torch {torch_version}, was made for {needs}"
         return Finding("torchvision", WARN, detail, reinstall)
     if not has_operators:
         detail = f"{version} is another build than torch {torch_version}: data sets work, nms not"
@@ -289,17 +293,19 @@ def _system_memory() -> int | None:
     return psutil.virtual_memory().available
 
 
-def _probe_torchvision() -> tuple[str | None, str, bool]:
-    """Version, import error and whether the operators loaded: the arguments of the finding."""
+def _probe_torchvision() -> tuple[str | None, str, bool, Requirement]:
+    """Version, import error, whether the operators loaded, and the torch that it asks for."""
+    needs = _ANY_TORCH
     try:
         version = metadata.version("torchvision")
-    except metadata.PackageNotFoundError:
-        return None, "", False
-    try:
+        required = map(Requirement, metadata.requires("torchvision") or ())
+        needs = next((one for one in required if one.name == "torch"), needs)
         torchvision = import_torchvision()
+    except metadata.PackageNotFoundError:
+        return None, "", False, needs
     except Exception as error:  # whatever a broken installation raises
-        return version, repr(error), False
-    return torchvision.__version__, "", torchvision.extension._has_ops()
+        return version, repr(error), False, needs
+    return torchvision.__version__, "", torchvision.extension._has_ops(), needs
 
 
 def _probe_cuda() -> tuple[str | None, str]:
