@@ -1,6 +1,8 @@
 """Publishing: every file follows the address, none is left behind, undoing restores all bytes."""
 
 import importlib.util
+import itertools
+import os
 import subprocess
 import sys
 import tomllib
@@ -8,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from calibcourse.course import build as build_module
 from calibcourse.course.bootstrap import (
     ADDRESS_FILE,
     FROM_PYPI,
@@ -131,16 +132,16 @@ def test_what_is_out_of_step_is_not_stamped(built_course, snapshot):
 
 
 def test_all_files_are_stamped_or_none(built_course, snapshot, monkeypatch):
-    before, write = snapshot(built_course), build_module.write_atomically
-    left = iter(range(3))  # three files are written, then the disk is full
+    before, replace = snapshot(built_course), os.replace
+    renames = itertools.count(1)
 
-    def full_disk(path, content):
-        if content not in before.values() and next(left, None) is None:
-            raise OSError("disk full")
-        write(path, content)
+    def fourth_fails(source, target):  # by then three files have changed
+        if next(renames) == 4:
+            raise OSError("torn off")
+        replace(source, target)
 
-    monkeypatch.setattr(build_module, "write_atomically", full_disk)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(os, "replace", fourth_fails)
+    with pytest.raises(OSError, match="torn off"):
         publish(built_course, REPO, "main")
     assert snapshot(built_course) == before
 

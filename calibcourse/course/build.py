@@ -54,6 +54,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -62,7 +63,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
-from .._files import write_atomically
+from .._files import staged, write_atomically
 from .bootstrap import Address, read_address
 from .source import (
     LESSON,
@@ -311,19 +312,27 @@ def write_all(texts: dict[Path, str | None]) -> list[Path]:
     before = {path: path.read_bytes() if path.exists() else None for path in texts}
     after = {path: None if text is None else text.encode() for path, text in texts.items()}
     changed = [path for path in texts if after[path] != before[path]]
-    try:
-        for path in changed:
-            _put(path, after[path])
-    except OSError:
-        for path in changed:
-            if before[path] != (path.read_bytes() if path.exists() else None):
-                _put(path, before[path])
-        raise
+    with ExitStack() as stack:
+        # All of it lies on the disk before one file changes: a disk that is full changes none, and
+        # would have no room for putting back.
+        changes = [stack.enter_context(_change(path, after[path])) for path in changed]
+        try:
+            for change in changes:
+                change()
+        except OSError:
+            for path in changed:
+                if before[path] != (path.read_bytes() if path.exists() else None):
+                    _put_back(path, before[path])
+            raise
     return changed
 
 
-def _put(path: Path, content: bytes | None) -> None:
+def _change(path: Path, content: bytes | None) -> AbstractContextManager[Callable[[], None]]:
+    return nullcontext(path.unlink) if content is None else staged(path, content)
+
+
+def _put_back(path: Path, content: bytes | None) -> None:
     if content is None:
-        path.unlink(missing_ok=True)
+        path.unlink()
     else:
         write_atomically(path, content)

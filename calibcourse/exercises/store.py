@@ -95,17 +95,17 @@ def load(path: Path | None = None) -> dict[str, Record]:
         Records by "lesson/exercise", such as "01/ece".
 
     Raises:
-        UnreadableProgress: the file is too large, not a regular file, not JSON, or not a progress
-            file (every field is checked; nothing in it is executed).
-        OSError: it cannot be opened.
+        UnreadableProgress: the file is too large, not JSON, or not a progress file (every field is
+            checked; nothing in it is executed).
+        OSError: it is no regular file, or cannot be opened.
     """
     path = path or progress_path()
-    if not path.exists() or path == Path(os.devnull):
+    if path == Path(os.devnull):
         return {}
-    if not path.is_file():  # opening a pipe would wait for ever
-        raise UnreadableProgress("not a regular file")
     try:
         document = read_json(path, _MAX_BYTES)
+    except FileNotFoundError:
+        return {}
     except ValueError:
         raise UnreadableProgress("not JSON, or too large") from None
     return _validated(document)
@@ -132,8 +132,9 @@ def _update(key: str, change: Callable[[Record], Record]) -> str | None:
         path = progress_path()
         if path == Path(os.devnull):
             return None
-        path = path.resolve()  # replace a link's target, not the link
-        # Writing replaces what has the name: never a folder, a pipe or a device.
+        # The lock and a damaged file set aside lie beside the target of a link, as what is written.
+        path = path.resolve()
+        # Writing would be refused, but only after a lock file beside a pipe or a device.
         if path.exists() and not path.is_file():
             return _NOT_WRITABLE
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,6 +204,8 @@ def _time(value: object) -> bool:
     if value is None:
         return True
     try:
-        return isinstance(value, str) and len(value) <= 40 and bool(datetime.fromisoformat(value))
+        # Between date and time fromisoformat takes any character, one that cannot be printed too.
+        written = isinstance(value, str) and value.isascii() and value.isprintable()
+        return written and len(value) <= 40 and bool(datetime.fromisoformat(value))
     except ValueError:
         return False
