@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from reprlib import repr as short_repr
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ._files import read_json, write_json
 FORMAT = "calibcourse.history"
 VERSION = 1
 MAX_FLOAT = sys.float_info.max
+MAX_STEP = 2**63 - 1  # of int64
 
 
 @dataclass(frozen=True)
@@ -130,13 +132,14 @@ class History:
         if found != (FORMAT, VERSION):
             raise ValueError(
                 f"{source} must be a {FORMAT} of version {VERSION}, "
-                f"got format {found[0]!r}, version {found[1]!r}"
+                f"got format {short_repr(found[0])}, version {short_repr(found[1])}"
             )
         metadata, diverged_at = record.get("metadata"), record.get("diverged_at")
         if not isinstance(metadata, dict):
             raise ValueError(f"{source}: metadata must be an object")
         if diverged_at is not None and not _is_step(diverged_at):
-            raise ValueError(f"{source}: diverged_at must be a step or null, got {diverged_at!r}")
+            found = short_repr(diverged_at)
+            raise ValueError(f"{source}: diverged_at must be a step or null, got {found}")
         return cls(_checked_rows(record.get("rows"), source), metadata, diverged_at)
 
     def save(self, path: str | os.PathLike) -> None:
@@ -149,6 +152,7 @@ class History:
 
         Raises:
             FileNotFoundError: there is no such file.
+            OSError: it is no regular file, or cannot be opened.
             ValueError: too large, not JSON, another version, or malformed; the file is named.
         """
         return cls.from_dict(read_json(path), str(path))
@@ -219,7 +223,7 @@ def _rounded(steps: Iterable[float]) -> list[int]:
 
 
 def _is_step(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_STEP
 
 
 def _checked_rows(rows: Any, source: str) -> list[dict[str, float]]:
@@ -232,10 +236,14 @@ def _checked_rows(rows: Any, source: str) -> list[dict[str, float]]:
         if not _is_step(step) or step <= previous:
             raise ValueError(f"{source}: row {index} must have an integer step above {previous}")
         for name, value in row.items():
+            if not isinstance(name, str):
+                raise ValueError(f"{source}: row {index} must name its columns by text")
             number = isinstance(value, int | float) and not isinstance(value, bool)
             # Compared, not converted: float() of a huge integer would raise.
             if value is not None and not (number and -MAX_FLOAT <= value <= MAX_FLOAT):
-                raise ValueError(f"{source}: row {index}, {name!r} must be a number or null")
+                raise ValueError(
+                    f"{source}: row {index}, {short_repr(name)} must be a number or null"
+                )
         checked.append({name: math.nan if v is None else v for name, v in row.items()})
         previous = step
     return checked

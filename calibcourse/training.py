@@ -22,14 +22,16 @@ SPLIT one of train, validation and test:
 
 import hashlib
 import io
+import json
 import math
 import os
 import random
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -37,7 +39,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ._checks import check_integer
-from ._files import write_atomically
+from ._files import check_writable, open_regular, shortened, write_atomically
 from .history import History, even_steps, log_steps
 from .losses import CrossEntropy
 from .optimizers import make_optimizer
@@ -159,7 +161,9 @@ def fit(
 
     Raises:
         TypeError, ValueError: an argument of the wrong kind or range, named; an unknown optimizer;
-            a checkpoint that is unreadable or of another configuration.
+            a checkpoint that is damaged or of another configuration.
+        OSError: the checkpoint cannot be written, which shows before the training begins, or its
+            disk is full; an older checkpoint is left as it was.
 
     Example:
         >>> from types import SimpleNamespace as Namespace
@@ -328,6 +332,8 @@ class _Run:
         }
         if path.exists():
             self._resume()
+        if self.step < self.metadata["steps"] and self.diverged_at is None:
+            check_writable(path)
 
     def save(self) -> None:
         if self.path is None:
@@ -356,31 +362,50 @@ class _Run:
                 if saved is not None:
                     probe.load_state_dict(saved)
             _restore_random_state(state["random"])
-            self.step = int(state["step"])
-            check_integer(self.metadata["steps"] - self.step, "steps left", 0)
+            check_integer(state["step"], "step", history.rows[-1]["step"] if history.rows else 0)
+            check_integer(self.metadata["steps"] - state["step"], "steps left", 0)
         except Exception as error:  # load_state_dict meets strange content with strange errors
-            raise ValueError(f"checkpoint {self.path} is damaged: {error}") from error
+            self.model.load_state_dict(self.last_good)
+            raise ValueError(f"checkpoint {self.path} is damaged: {shortened(error)}") from error
+        self.step = state["step"]
         self.rows, self.diverged_at = history.rows, history.diverged_at
         self.last_good = _copy(self.model.state_dict())
 
 
 def _read_checkpoint(path: Path, configuration: dict) -> dict:
     """A checkpoint's content, after making sure that it is one and belongs to this run."""
-    try:
-        state = torch.load(path, weights_only=True)
-    except Exception as error:  # a damaged archive fails in many ways, none of them ours
-        raise ValueError(f"checkpoint {path} is damaged or no checkpoint of a run") from error
-    if not isinstance(state, dict) or state.get("version") != CHECKPOINT_VERSION:
+    with open_regular(path) as stream:
+        try:
+            _check_archive(stream)
+            state = torch.load(stream, weights_only=True)
+            version = int(state["version"])
+            saved = {name: json.dumps(value) for name, value in state["configuration"].items()}
+        except Exception as error:  # a damaged archive fails in many ways, none of them ours
+            raise ValueError(f"checkpoint {path} is damaged or no checkpoint of a run") from error
+    if version != CHECKPOINT_VERSION:
         raise ValueError(f"checkpoint {path} must be of version {CHECKPOINT_VERSION}")
-    saved = state.get("configuration")
-    if saved != configuration:
-        saved = saved if isinstance(saved, dict) else {}
-        differing = [name for name in configuration if saved.get(name) != configuration[name]]
+    # As text: what stands in the file may be of any type, and compare in its own way.
+    wanted = {name: json.dumps(value) for name, value in configuration.items()}
+    if saved != wanted:
+        differing = [name for name in wanted if saved.get(name) != wanted[name]]
         raise ValueError(
             f"checkpoint {path} belongs to another configuration (it differs in "
             f"{', '.join(differing)}); give another path, or delete it to start afresh"
         )
     return state
+
+
+def _check_archive(stream: BinaryIO) -> None:
+    """Require the checksum of everything in a torch file, which torch itself does not look at.
+
+    torch.save stores what it writes; a packed member could be far larger than its file.
+    """
+    with zipfile.ZipFile(stream) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("a member of the archive is packed")
+        if (name := archive.testzip()) is not None:
+            raise ValueError(f"the checksum of {name} is wrong")
+    stream.seek(0)
 
 
 def _resolve_optimizer(optimizer, model, lr, batches: _Batches) -> tuple[Any, str]:

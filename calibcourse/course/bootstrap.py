@@ -7,6 +7,7 @@ While the file is absent the course is unpublished: no badges, no links that lea
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short_repr
 from urllib.parse import quote
 
 from .._files import read_json
@@ -104,9 +105,11 @@ def parse_address(repo: str, ref: str) -> Address:
     """
     found = _REPO.fullmatch(repo) if isinstance(repo, str) else None
     if found is None or found[2] in {".", ".."}:
-        raise ValueError(f"repo must be https://github.com/OWNER/NAME[.git], got {repo!r}")
+        raise ValueError(
+            f"repo must be https://github.com/OWNER/NAME[.git], got {short_repr(repo)}"
+        )
     if not (isinstance(ref, str) and _REF.fullmatch(ref)):
-        raise ValueError(f"ref must name a branch, a tag or a commit, got {ref!r}")
+        raise ValueError(f"ref must name a branch, a tag or a commit, got {short_repr(ref)}")
     return Address(found[1], found[2], ref)
 
 
@@ -114,15 +117,19 @@ def read_address(root: Path) -> Address | None:
     """The address under which the course in folder `root` is published; None if it is not.
 
     Raises:
-        ValueError: the file is not what `calibcourse publish` writes.
+        ValueError: the file is not what `calibcourse publish` writes; it is named.
+        OSError: it is no regular file, or cannot be opened.
     """
     try:
         stored = read_json(root / ADDRESS_FILE, max_bytes=10_000)
     except FileNotFoundError:
         return None
     if not (isinstance(stored, dict) and stored.keys() == {"repo", "ref"}):
-        raise ValueError(f"{ADDRESS_FILE} must hold repo and ref, got {stored!r}")
-    return parse_address(**stored)
+        raise ValueError(f"{ADDRESS_FILE} must hold repo and ref, got {short_repr(stored)}")
+    try:
+        return parse_address(**stored)
+    except ValueError as error:
+        raise ValueError(f"{ADDRESS_FILE}: {error}") from error
 
 
 def bootstrap_cell(address: Address | None) -> str:

@@ -3,6 +3,7 @@
 import os
 import tarfile
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def load_dataset(
     Raises:
         ValueError: an unknown name; a damaged file, named, with the remedy.
         FileNotFoundError: the data set is not there; the message has the call that gets it.
-        OSError: the download failed.
+        OSError: the download failed; the message says why, and no half-downloaded archive is left.
 
     Example:
         >>> load_dataset("fashion_mnist_small").train
@@ -207,11 +208,23 @@ def _download(name: str, root: str | os.PathLike | None) -> None:
     try:
         dataset.download()
     except (OSError, RuntimeError, EOFError, zlib.error, tarfile.TarError) as error:
+        _remove_half_downloaded(cls, folder / source.folder, folder)
         reason = " ".join(str(error).split()).rstrip(".")
         raise OSError(
             f"downloading {name} to {folder} failed: {reason}. Try again, or copy the folder "
             f"{source.folder} there from a machine that has it"
         ) from error
+
+
+def _remove_half_downloaded(cls, *folders: Path) -> None:
+    """Remove the archive that a failed download cut short: it may be what fills the disk."""
+    archives = getattr(cls, "resources", None) or [(cls.filename, cls.tgz_md5)]
+    for path, digest in ((folder / name, md5) for folder in folders for name, md5 in archives):
+        with suppress(OSError):
+            try:
+                read_verified(path, digest)
+            except ValueError:
+                path.unlink()
 
 
 def _torchvision_class(source: _Source):

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as MatplotlibFigure
 
 from .._checks import check_choice, check_real
-from .._files import read_json, write_atomically, write_json
+from .._files import read_json, shortened, write_atomically, write_json
 from ..history import History, log_steps
 from ..plots import CURVATURE, STYLE, TEST, TRAIN, png_bytes
 from .configs import FIGURES, FIVE, LABELS
@@ -102,17 +102,21 @@ class Sweep:
 
         Raises:
             FileNotFoundError: there is no such file.
+            OSError: it is no regular file, or cannot be opened.
             ValueError: not JSON, another version, or malformed; the file is named.
         """
         record = read_json(path)
         found = (record.get("format"), record.get("version")) if isinstance(record, dict) else None
         if found != (FORMAT, VERSION):
-            raise ValueError(f"{path} must be a {FORMAT} of version {VERSION}, got {found}")
+            raise ValueError(
+                f"{path} must be a {FORMAT} of version {VERSION}, got {shortened(found)}"
+            )
         try:
-            runs = tuple(_run(entry) for entry in record["runs"])
-            return cls(runs, str(record["command"]))
+            if not isinstance(record["runs"], list) or not isinstance(record["command"], str):
+                raise TypeError("runs must be an array, command a text")
+            return cls(tuple(map(_run, record["runs"])), record["command"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{path} is no sound sweep: {error!r}") from error
+            raise ValueError(f"{path} is no sound sweep: {shortened(repr(error))}") from error
 
     def __len__(self) -> int:
         return len(self.runs)

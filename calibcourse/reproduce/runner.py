@@ -7,6 +7,7 @@ there. So starting the same command again is how a sweep resumes, whatever stopp
 
 import os
 import platform
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from .._files import read_json, write_json
+from .._files import check_writable, read_json, shortened, write_json
 from ..history import History
 from .configs import Config, RunConfig
 from .jobs import step_seconds, threads, train
@@ -32,6 +33,9 @@ FORMAT = "calibcourse.run"
 VERSION = 1
 RECORDS, CHECKPOINTS = "runs", "checkpoints"
 PACKAGES = ("calibcourse", "torch", "numpy", "pytorch-optimizer")
+# What a file may say of a run: more would fill the memory as soon as its steps are listed.
+MAX_NUMBER, MAX_PROBES = 10**9, 10**5
+_FILE_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,200}")
 
 # torch's random state and number of threads belong to the process: one run at a time in each.
 _ONE_AT_A_TIME = threading.Lock()
@@ -62,19 +66,20 @@ class Run:
 
         Raises:
             FileNotFoundError: there is no such file.
+            OSError: it is no regular file, or cannot be opened.
             ValueError: not JSON, another version, or malformed; the file is named.
         """
         record = read_json(path)
         found = (record.get("format"), record.get("version")) if isinstance(record, dict) else None
         if found != (FORMAT, VERSION):
             raise ValueError(
-                f"{path} must be a {FORMAT} of version {VERSION}, got {found}; "
+                f"{path} must be a {FORMAT} of version {VERSION}, got {shortened(found)}; "
                 "choose another output folder, or delete the file to run it again"
             )
         try:
             config = config_from_dict(record.get("config"))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{path}: {shortened(error)}") from error
         provenance = record.get("provenance")
         if not isinstance(provenance, dict):
             raise ValueError(f"{path}: provenance must be an object")
@@ -85,10 +90,22 @@ def config_from_dict(record: Any) -> Config:
     """A configuration of whichever kind has these fields.
 
     Raises:
-        ValueError, TypeError: as `Config.from_dict`.
+        ValueError, TypeError: as `Config.from_dict`; a number that no run has; a configuration
+            whose key is no file name.
     """
     is_method = isinstance(record, dict) and "loss" in record
-    return (MethodConfig if is_method else RunConfig).from_dict(record)
+    config = (MethodConfig if is_method else RunConfig).from_dict(record)
+    for name, value in record.items():
+        largest = MAX_PROBES if "probes" in name else MAX_NUMBER
+        if isinstance(value, int) and value > largest:
+            raise ValueError(f"{name} must be at most {largest}")
+    try:
+        key = config.key
+    except (ArithmeticError, LookupError, RecursionError) as error:
+        raise ValueError(f"its options make no key: {error!r}") from error
+    if not _FILE_NAME.fullmatch(key):
+        raise ValueError(f"its key must be a file name, got {key!r}")
+    return config
 
 
 def run_one(config: Config, folder: str | os.PathLike) -> str:
@@ -144,8 +161,9 @@ def sweep(
         SweepError: runs failed, after all others were finished.
     """
     folder = Path(folder).resolve()
-    _prepare(folder)
     todo = {c.key: c for c in configs if not record_path(folder, c).exists()}
+    if todo:
+        _prepare(folder)
     n_runs = len({c.key for c in configs})
     executor = InProcess() if executor is None else executor
     with tqdm(total=n_runs, initial=n_runs - len(todo), disable=not progress, unit="run") as bar:
@@ -259,10 +277,11 @@ def _processor() -> str:
 
 
 def _prepare(folder: Path) -> None:
-    """Make the folders, and clear away what killed writers left half-written."""
+    """Make the folders, try to write there, and clear away what killed writers left."""
     for name in (RECORDS, CHECKPOINTS):
         try:
             (folder / name).mkdir(parents=True, exist_ok=True)
+            check_writable(folder / name / "a-file")
         except OSError as error:
             raise OSError(f"cannot write to the output folder {folder}: {error}") from error
         for litter in (folder / name).glob(".*.tmp"):
