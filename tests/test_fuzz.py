@@ -1,0 +1,445 @@
+"""Readers of files that anybody may have written: 100,000 broken and hostile ones, none a surprise.
+
+A file is refused with the documented error, short and with the file's name, or what it gives can be
+used. Inputs grow from valid documents: of JSON one value, key or branch changes; of anything, bytes
+do. Each is a function of SEED, the reader's name and its index alone, so a failure's message is all
+that is needed to see it again: `make_input(TARGETS["history"], 1234)`.
+"""
+
+import gzip
+import io
+import json
+import random
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from calibcourse import training
+from calibcourse.course.bootstrap import ADDRESS_FILE, parse_address, read_address
+from calibcourse.course.progress import progress_rows, progress_table
+from calibcourse.data._verified import read_idx
+from calibcourse.exercises import all_exercises, store
+from calibcourse.history import History
+from calibcourse.reproduce import Run, RunConfig, Sweep
+from calibcourse.reproduce.methods import MethodConfig
+
+SEED = 20260414
+LONGEST_MESSAGE = 1500  # characters, the file's path included
+
+# torch warns of the strange checkpoints that it is given here.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+# ------------------------------------------------------------------------------ valid documents
+
+CONFIG = RunConfig("mnist", "bulk_sgd", 0.1, 24, None, 40, 30, options={"directions": 3})
+METHOD = MethodConfig(
+    "mnist", "small_cnn", "adamw", 0.01, "calmo", 9, 4, 40, 30, loss_options={"epsilon": 0.1}
+)
+HISTORY = History(
+    [{"step": 0, "train_ece": 0.25, "sharpness": 1e-3}, {"step": 7, "train_ece": float("nan")}],
+    {"seed": 0, "lr": 0.1, "loss": {"name": "CrossEntropy"}, "groups": [{"lr": 0.1}]},
+    9,
+)
+PROVENANCE = {"date": "2026-01-01", "torch": "2.13.0", "seconds": 1.5, "cores": 2}
+RECORD = store.Record().attempted("correct", "2026-01-02T03:04:05Z")
+IDX = struct.pack(">HBBI", 0, 8, 1, 12) + bytes(range(12))
+
+
+def saved(save: Callable[[Path], Any], tmp: Path) -> bytes:
+    save(tmp)
+    return tmp.read_bytes()
+
+
+def json_bytes(value: Any) -> bytes:
+    return json.dumps(value, indent=1).encode()
+
+
+PROGRESS = {
+    "version": 1,
+    "exercises": {"01/ece": vars(RECORD), "42/retired": vars(replace(RECORD, first_correct=None))},
+}
+ADDRESS = {"repo": "https://github.com/ada/course", "ref": "v1.0"}
+
+
+def toy_run(path: Path, steps: int = 2) -> tuple[training._Run, set[int]]:
+    """A tiny run that has been saved to a file, as `fit` saves it."""
+    train = SimpleNamespace(inputs=torch.eye(3), target=torch.arange(3))
+    data = SimpleNamespace(name="toy", train=train)
+    data.to = lambda device: data
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Linear(3, 3)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    run = training._Run(model, data, optimizer, [], {"steps": steps})
+    run.keep(path, {0, steps})
+    return run, {0, steps}
+
+
+def resumed(path: Path) -> training._Run:
+    """Read a checkpoint as `fit` does."""
+    with training._random_state_restored():
+        return toy_run(path)[0]
+
+
+# ------------------------------------------------------------------------------ what is fuzzed
+
+
+@dataclass(frozen=True)
+class Target:
+    """One reader: valid files, how a file is read, the errors it documents, and what use is made.
+
+    Args:
+        name: of the target.
+        seeds: valid contents; a function, called once with a scratch file.
+        read: called with the path of a file.
+        use: called with what was read; must not raise.
+        errors: documented.
+        count: of inputs.
+        mutate: from a random generator and a seed to an input.
+        file: name or relative path of the file; `read` gets its path.
+    """
+
+    name: str
+    seeds: Callable[[Path], list[bytes]]
+    read: Callable[[Path], Any]
+    use: Callable[[Any], None]
+    errors: tuple[type[Exception], ...] = (ValueError,)
+    count: int = 18_000
+    mutate: Callable[[random.Random, bytes], bytes] | None = None
+    file: str = "theirs"
+
+
+def use_history(history: History) -> None:
+    repr(history)
+    for column in history.columns:
+        history.column(column)
+    json.dumps(history.to_dict(), allow_nan=False)  # it can be saved again
+
+
+def use_run(run: Run) -> None:
+    use_history(run.history)
+    assert "/" not in run.config.key and len(run.config.probe_steps) <= 2 * 10**5
+    run.config.label.encode()
+
+
+def use_sweep(sweep: Sweep) -> None:
+    repr(sweep).encode()
+    for run in sweep.runs:
+        use_run(run)
+
+
+def use_progress(records: dict[str, store.Record]) -> None:
+    progress_table(progress_rows(all_exercises(), records)).encode()
+    for record in records.values():
+        again = record.attempted("incorrect", "2026-01-02T03:04:05Z")
+        assert again.attempts == record.attempts + 1
+        json.dumps(vars(again))
+
+
+def use_bytes(values: torch.Tensor) -> None:
+    assert values.shape == (12,) and values.dtype == torch.uint8
+
+
+def use_checkpoint(run: training._Run) -> None:
+    use_history(run.history())
+    assert 0 <= run.step <= 2
+    run.optimizer.zero_grad()
+
+
+def json_seeds(*documents: Any) -> Callable[[Path], list[bytes]]:
+    return lambda tmp: [json_bytes(document) for document in documents]
+
+
+def saved_by(*saves: Callable[[Path], Any]) -> Callable[[Path], list[bytes]]:
+    return lambda tmp: [saved(save, tmp) for save in saves]
+
+
+def run_of(config) -> Run:
+    return Run(config, HISTORY, PROVENANCE)
+
+
+# One line per reader; `read`, `use` and the seeds are all that a new one needs.
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("progress", json_seeds(PROGRESS), store.load, use_progress,
+               (store.UnreadableProgress,)),
+        Target("history", saved_by(HISTORY.save), History.load, use_history),
+        Target("run", saved_by(run_of(CONFIG).save, run_of(METHOD).save), Run.load, use_run),
+        Target("sweep", saved_by(Sweep((run_of(CONFIG), run_of(METHOD)), "x").save), Sweep.load,
+               use_sweep),
+        Target("address", json_seeds(ADDRESS), lambda path: read_address(path.parents[2]),
+               lambda a: parse_address(a.repo, a.ref).badges("x"), file=str(ADDRESS_FILE)),
+        Target("idx", lambda tmp: [IDX], lambda path: read_idx(path, (12,)), use_bytes,
+               count=8_000),
+        Target("idx.gz", lambda tmp: [gzip.compress(IDX, mtime=0)],
+               lambda path: read_idx(path.with_suffix(""), (12,)), use_bytes, count=6_000,
+               mutate=lambda chance, seed: mutate_gzip(chance, seed), file="theirs.gz"),
+        Target("checkpoint", saved_by(lambda path: toy_run(path)[0].save()), resumed,
+               use_checkpoint, count=1_500,
+               mutate=lambda chance, seed: mutate_checkpoint(chance, seed)),
+    )
+}  # fmt: skip
+
+# ------------------------------------------------------------------------------ mutations
+
+# As they stand in a JSON file; Python cannot write all of them.
+HOSTILE = [
+    "null", "true", "false", "0", "-1", "1", "2", "-0.0", "0.5", "1e999", "-1e999", "1e308", "NaN",
+    "Infinity", "-Infinity", "1" * 19, "1" * 400, "1" + "0" * 4000, "1" + "0" * 5000, "1e-400",
+    '""', '"a"', r'"\ud800"', r'"\u0000"', '"../../x"', '"__class__"', '"__proto__"', '"\'; DROP"',
+    '"=1+1"', '"2026-01-01"', '"2026-01-01\\ud80010:00:00"', '"9999-12-31T23:59:59Z"', '"NaN"',
+    "[]", "{}", "[[]]", "[null]", '{"step": 1}', '{"__proto__": {"x": 1}}', "[" * 500 + "]" * 500,
+    "[" * 5000 + "]" * 5000, '{"a":' * 300 + "1" + "}" * 300, '"' + "x" * 3000 + '"',
+]  # fmt: skip
+KEYS = ["step", "version", "__class__", "__proto__", "__init__", "self", "", "\ud800", "\0", "loss"]
+HOLE = "a hole for a hostile value"
+
+
+def nodes(value: Any) -> list[tuple[Any, Any]]:
+    """Every place in a document: its container and its key or index."""
+    found, open_ = [], [value]
+    while open_:
+        container = open_.pop()
+        items = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, child in items:
+            found.append((container, key))
+            if isinstance(child, dict | list):
+                open_.append(child)
+    return found
+
+
+def mutate_json(chance: random.Random, seed: bytes) -> bytes:
+    """Change one to three places of a document."""
+    document, holes = json.loads(seed), []
+    for _ in range(chance.choice((1, 1, 1, 2, 3))):
+        places = nodes(document)
+        if not places:
+            break
+        container, key = chance.choice(places)
+        kind = chance.randrange(8)
+        if kind < 4:
+            container[key] = HOLE
+            holes.append(chance.choice(HOSTILE))
+        elif kind == 4:
+            del container[key]
+        elif kind == 5 and isinstance(container, dict):
+            container[chance.choice(KEYS)] = container.pop(key)
+        elif kind == 6:
+            other, at = chance.choice(places)
+            if isinstance(other[at], int | float | str | None):
+                container[key] = other[at]
+        elif isinstance(container[key], int | float) and not isinstance(container[key], bool):
+            container[key] += chance.choice((-1, 1, 0.5, 10**6, 10**18, -(10**18)))
+    text = json.dumps(document, indent=chance.choice((None, 1)))
+    for hole in holes:
+        text = text.replace(json.dumps(HOLE), hole, 1)
+    if chance.random() < 0.05:  # a key that stands twice
+        text = text.replace(
+            "{", "{" + f'"{chance.choice(KEYS[:6])}": {chance.choice(HOSTILE)}, ', 1
+        )
+    return text.encode(errors="surrogatepass")
+
+
+def mutate_bytes(chance: random.Random, seed: bytes) -> bytes:
+    """Change, cut, repeat or insert bytes; now and then nothing of the seed is left."""
+    content = bytearray(seed)
+    for _ in range(chance.choice((1, 1, 2, 4))):
+        at = chance.randrange(len(content) + 1)
+        kind = chance.randrange(7)
+        if kind == 0 and content:
+            content[at % len(content)] ^= 1 << chance.randrange(8)
+        elif kind == 1 and content:
+            content[at % len(content)] = chance.choice(b'\0\xff"{}[]:,0-9eE\\\n')
+        elif kind == 2:
+            del content[at:]
+        elif kind == 3:
+            del content[at : at + chance.randrange(1, 9)]
+        elif kind == 4:
+            content[at:at] = content[at : at + chance.randrange(1, 40)]
+        elif kind == 5:
+            content[at:at] = chance.randbytes(chance.randrange(1, 9))
+        elif chance.random() < 0.1:
+            content = bytearray(chance.randbytes(chance.randrange(200)))
+    return bytes(content)
+
+
+def mutate_gzip(chance: random.Random, seed: bytes) -> bytes:
+    """Change what is packed, the package, or both."""
+    if chance.random() < 0.5:
+        seed = gzip.compress(mutate_bytes(chance, gzip.decompress(seed)), chance.randrange(10))
+    return seed if chance.random() < 0.3 else mutate_bytes(chance, seed)
+
+
+def mutate_checkpoint(chance: random.Random, seed: bytes) -> bytes:
+    """Change a value of the state, or the pickle inside with its checksum, or any bytes."""
+    kind = chance.random()
+    if kind < 0.2:
+        return mutate_bytes(chance, seed)
+    if kind < 0.6:
+        return with_pickle(seed, lambda content: mutate_bytes(chance, content))
+    state = torch.load(io.BytesIO(seed), weights_only=True)
+    container, key = chance.choice(nodes_of_state(state))
+    container[key] = chance.choice(STRANGE)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+STRANGE = [
+    None, True, -1, 2, 3, 10**30, 1.5, float("nan"), "", "x", "\ud800", [], {}, [[]], (1,), {1: 2},
+    torch.zeros(3), torch.zeros(0), torch.zeros(3, 3).fill_(float("inf")), torch.tensor([1, 1]),
+    torch.zeros(1).expand(10**12), torch.zeros(3, 3, dtype=torch.complex64),
+    torch.eye(3).to_sparse(),
+]  # fmt: skip
+
+
+def nodes_of_state(state: dict) -> list[tuple[Any, Any]]:
+    found, open_ = [], [state]
+    while open_:
+        container = open_.pop()
+        for key in list(container) if isinstance(container, dict) else range(len(container)):
+            found.append((container, key))
+            if isinstance(container[key], dict | list):
+                open_.append(container[key])
+    return found
+
+
+def with_pickle(archive: bytes, change: Callable[[bytes], bytes], **options: Any) -> bytes:
+    """A torch file whose pickle is changed, all checksums right."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(buffer, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            new.writestr(name, change(content) if name.endswith("data.pkl") else content, **options)
+    return buffer.getvalue()
+
+
+# ------------------------------------------------------------------------------ the fuzzer
+
+_seeds: dict[str, list[bytes]] = {}
+
+
+def seeds_of(target: Target, folder: Path) -> list[bytes]:
+    if target.name not in _seeds:
+        folder.mkdir(exist_ok=True)
+        _seeds[target.name] = target.seeds(folder / "seed")
+    return _seeds[target.name]
+
+
+def make_input(target: Target, index: int, folder: Path = Path()) -> bytes:
+    """Input number `index` of a target."""
+    chance = random.Random(f"{SEED}/{target.name}/{index}")
+    seed = chance.choice(seeds_of(target, folder))
+    if target.mutate is not None:
+        return target.mutate(chance, seed)
+    is_json = seed.startswith(b"{")
+    return (mutate_json if is_json and chance.random() < 0.7 else mutate_bytes)(chance, seed)
+
+
+def outcome(target: Target, path: Path, content: bytes, which: str) -> bool:
+    """Whether a content is accepted; anything but acceptance and refusal fails the test."""
+    path.unlink(missing_ok=True)  # a file written over is flushed to the disk, which takes long
+    path.write_bytes(content)
+    try:
+        result = target.read(path)
+    except target.errors as error:
+        named = path.name in str(error) or isinstance(error, store.UnreadableProgress)
+        if not named or len(str(error)) > LONGEST_MESSAGE:
+            pytest.fail(f"{which}: a message without the file or too long: {error!r:.3000}")
+        return False
+    except BaseException as error:
+        raise AssertionError(f"{which} raised {error!r:.300}; bytes: {content!r:.3000}") from error
+    try:
+        target.use(result)
+    except Exception as error:
+        raise AssertionError(
+            f"{which} was accepted, then raised {error!r:.300}; bytes: {content!r:.3000}"
+        ) from error
+    return True
+
+
+@pytest.fixture
+def file_of(tmp_path):
+    """A function from a target to the path where its reader looks."""
+
+    def path(target: Target) -> Path:
+        path = tmp_path / target.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    return path
+
+
+def test_there_are_a_hundred_thousand_inputs():
+    assert sum(target.count for target in TARGETS.values()) >= 100_000
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_mutated_files_are_read_or_refused(name, file_of, tmp_path):
+    target = TARGETS[name]
+    path = file_of(target)
+    accepted = 0
+    for index in range(target.count):
+        content = make_input(target, index, tmp_path / "seeds")
+        accepted += outcome(target, path, content, f"{name}, input {index} of seed {SEED}")
+    # Both ends are reached: the fuzzer is neither all noise nor all politeness.
+    assert 0.01 * target.count < accepted < 0.95 * target.count
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_truncation_and_every_changed_byte_is_read_or_refused(name, file_of, tmp_path):
+    target, chance = TARGETS[name], random.Random(SEED)
+    path = file_of(target)
+    for seed in seeds_of(target, tmp_path / "seeds"):
+        assert outcome(target, path, seed, f"{name}, a valid file")
+        step = max(1, len(seed) // 1500)  # of a large file every so many
+        for length in range(0, len(seed), step):
+            whole = outcome(target, path, seed[:length], f"{name}, cut to {length} bytes")
+            assert not whole or not seed[length:].strip(), "a part was taken for the whole"
+        for at in range(0, len(seed), step):
+            changed = bytearray(seed)
+            changed[at] ^= chance.randrange(1, 256)
+            outcome(target, path, bytes(changed), f"{name}, byte {at} made {changed[at]}")
+
+
+JSON_TARGETS = ("progress", "history", "run", "sweep", "address")
+
+
+@pytest.mark.parametrize("name", JSON_TARGETS)
+def test_every_place_holds_every_hostile_value(name, file_of, tmp_path):
+    target = TARGETS[name]
+    path = file_of(target)
+    for seed in seeds_of(target, tmp_path / "seeds"):
+        document = json.loads(seed)
+        for container, key in nodes(document):
+            before, container[key] = container[key], HOLE
+            text = json.dumps(document)
+            container[key] = before
+            for value in HOSTILE:
+                content = text.replace(json.dumps(HOLE), value).encode()
+                outcome(target, path, content, f"{name}, {value:.40} as {key}")
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@settings(max_examples=50)
+@given(data=st.data())
+def test_small_files_are_read_or_refused(name, data, tmp_path_factory):
+    """Random bytes and JSON of any shape; what fails here hypothesis makes small."""
+    target = TARGETS[name]
+    path = tmp_path_factory.getbasetemp() / "small" / target.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+    documents = st.recursive(scalars, lambda s: st.lists(s) | st.dictionaries(st.text(), s))
+    content = data.draw(st.binary() | documents.map(lambda d: json.dumps(d).encode()))
+    outcome(target, path, content, f"{name}, {content!r}")
