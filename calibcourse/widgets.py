@@ -44,16 +44,22 @@ class Explorer(ipywidgets.VBox):
 
     def _redraw(self, _change=None) -> None:
         values = {name: control.value for name, control in self.controls.items()}
-        panels = [base64.b64encode(plots.png_bytes(fig)).decode() for fig in self._draw(**values)]
-        images = "".join(
-            f'<img src="data:image/png;base64,{panel}" alt="" style="max-width: 100%">'
-            for panel in panels
+        images = "".join(_image(fig) for fig in self._draw(**values))
+        self._picture.value = (
+            f'<div role="img" aria-label="{escape(self._alt(**values))}" '
+            f'style="display: flex; flex-wrap: wrap; align-items: flex-start">{images}</div>'
         )
-        words = escape(self._alt(**values))
-        self._picture.value = f'<div role="img" aria-label="{words}">{images}</div>'
 
     def __repr__(self) -> str:  # the cell's text output: the same in every run
         return f"Explorer with {' and '.join(c.description for c in self.controls.values())}"
+
+
+def _image(fig: Figure) -> str:
+    """HTML of a figure: at most its own size, and in a row of panels at least 300 pixels wide."""
+    width = round(fig.get_figwidth() * plots.STYLE["figure.dpi"])
+    data = base64.b64encode(plots.png_bytes(fig)).decode()
+    style = f"flex: 1 1 300px; min-width: 0; max-width: min(100%, {width}px)"
+    return f'<img src="data:image/png;base64,{data}" alt="" style="{style}">'
 
 
 def _panels() -> tuple[list[Figure], list[Axes]]:

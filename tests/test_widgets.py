@@ -142,9 +142,9 @@ def picture(explorer: widgets.Explorer) -> tuple[list[bytes], str]:
     """PNGs, left to right, and the words for them that an explorer shows now."""
     html = explorer.children[-1]
     assert isinstance(html, ipywidgets.HTML)
-    image = r'<img src="data:image/png;base64,([^"]+)" alt="" style="max-width: 100%">'
+    image = r'<img src="data:image/png;base64,([^"]+)" alt="" style="[^"]+">'
     found = re.fullmatch(
-        rf'<div role="img" aria-label="([^"<>]+)">((?:{image})+)</div>', html.value
+        rf'<div role="img" aria-label="([^"<>]+)" style="[^"]+">((?:{image})+)</div>', html.value
     )
     panels = re.findall(image, found[2])
     return [base64.b64decode(panel, validate=True) for panel in panels], unescape(found[1])
@@ -182,6 +182,7 @@ def test_an_explorer_shows_a_picture_under_its_controls(explorers, name):
         image = Image.open(io.BytesIO(panel))
         # Drawn at half size: a wider panel would be shrunk past reading in a narrow window.
         assert image.format == "PNG" and 0.9 * 4.6 * 50 <= image.width <= 6.4 * 50
+        assert f"max-width: min(100%, {image.width}px)" in explorer.children[-1].value  # never blown up
     assert all(control.description for control in explorer.controls.values())
     assert plt.get_fignums() == []  # else the notebook would show them once more
 

@@ -27,7 +27,7 @@ def test_a_lesson_runs_explores_and_checks(lesson: str, lab: Lab, page: Page):
     _open(page, lab, lesson)
     page.screenshot(path=ARTEFACTS / f"{lesson[:2]}-first-screen.png")
     _run_all(page)
-    _no_error_and_every_twin(page, lab, lesson)
+    _every_cell_and_every_twin(page, lab, lesson)
     for index, explorer in enumerate(page.locator(".jp-OutputArea-output .widget-vbox").all()):
         _explore(page, explorer, f"{lesson[:2]}-explorer-{index}")
     _answer(page, lesson)
@@ -53,15 +53,18 @@ def _menu(page: Page, menu: str, item: str) -> None:
 def _run_all(page: Page) -> None:
     _menu(page, "Edit", "Clear Outputs of All Cells")
     _menu(page, "Run", "Run All Cells")
-    # The last cell with code is numbered once everything above it has run.
-    prompts = page.locator(".jp-CodeCell .jp-InputArea-prompt")
-    expect(prompts.last).to_have_text(re.compile(r"\[\d+\]:"), timeout=RUN_TIME)
+    # The last cell with code is numbered once everything above it has run; an error ends it early.
+    last = page.locator(".jp-CodeCell .jp-InputArea-prompt").last
+    error = page.locator("[data-mime-type='application/vnd.jupyter.error']")
+    expect(last.filter(has_text=re.compile(r"\[\d+\]:")).or_(error).first).to_be_attached(
+        timeout=RUN_TIME
+    )
+    assert error.count() == 0, error.first.inner_text()
     _wait_for_idle(page)
 
 
-def _no_error_and_every_twin(page: Page, lab: Lab, lesson: str) -> None:
-    """What the page shows, and what the saved file holds: no error, a twin beside each explorer."""
-    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
+def _every_cell_and_every_twin(page: Page, lab: Lab, lesson: str) -> None:
+    """What the saved file holds: every cell run once, in order, and a twin beside each explorer."""
     notebook = _saved(page, lab.folder / "lessons" / lesson)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
@@ -105,6 +108,8 @@ def _explore(page: Page, explorer: Locator, name: str) -> None:
         else:
             raise AssertionError(f"no key of {control} changed the picture of {name}")
     explorer.screenshot(path=ARTEFACTS / f"{name}-after.png")
+    tops = {panel.bounding_box()["y"] for panel in picture.locator("img").all()}
+    assert len(tops) == 1, "panels are not side by side in a window of 1280 pixels"
     page.set_viewport_size({"width": 800, "height": 900})
     explorer.screenshot(path=ARTEFACTS / f"{name}-narrow.png")
     for panel in picture.locator("img").all():
