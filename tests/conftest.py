@@ -16,14 +16,15 @@ settings.load_profile("course")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip what this machine has no device for, and the browser unless `-m` names it."""
+    """Skip what this machine has no device for, and browser and Colab unless `-m` names them."""
     no_gpu = pytest.mark.skip(reason="needs a CUDA device")
-    no_browser = pytest.mark.skip(reason="run with `pytest -m browser tests/browser`")
     for item in items:
         if item.get_closest_marker("cuda") and not torch.cuda.is_available():
             item.add_marker(no_gpu)
-        if item.get_closest_marker("browser") and "browser" not in config.getoption("markexpr"):
-            item.add_marker(no_browser)
+        for place in ("browser", "colab"):
+            if item.get_closest_marker(place) and place not in config.getoption("markexpr"):
+                reason = f"run with `pytest -m {place} tests/{place}`"
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -115,6 +116,21 @@ def _write_course(root: Path) -> Path:
     shutil.copytree(ROOT / "tests/offline", root / "tests/offline")
     shutil.copy(ROOT / "tests/nbval_sanitize.cfg", root / "tests")
     return root
+
+
+@pytest.fixture(scope="session")
+def copy_course() -> Callable[[Path], Path]:
+    """A function that copies the real course, as far as it is published, to a new folder."""
+
+    def copy(root: Path) -> Path:
+        leave = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "my_*")
+        for name in ("lessons", "solutions", "calibcourse"):
+            shutil.copytree(ROOT / name, root / name, ignore=leave)
+        for name in ("README.md", "pyproject.toml", "requirements.txt", ".gitignore"):
+            shutil.copy(ROOT / name, root / name)
+        return root
+
+    return copy
 
 
 @pytest.fixture
