@@ -1,98 +1,138 @@
-"""What looking costs: a probe in full-batch gradients, the loop beside a bare one, a whole run.
+"""What looking costs: a probe in full-batch gradients, and `fit` beside a bare loop.
 
-Run it with `python tests/benchmarks/bench_training.py`.
+Promised: a probe of everything (logits of all splits, two curvatures) costs at most 25 full-batch
+gradients.
 """
 
-import statistics
-import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from _harness import compare, print_header
+import torch.nn.functional as F
+from _harness import Comparison, Peer, Setting, script
+from _subjects import dataset, descend, images, plain_mlp
+from torch import nn
 
-from calibcourse.data import Dataset, load_dataset
+from calibcourse.data import Dataset
 from calibcourse.losses import CrossEntropy
-from calibcourse.models import mlp
 from calibcourse.training import LogitProbe, SharpnessProbe, fit
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def few_images(setting: Setting) -> Dataset:
+    """1,000 images to train on; validation and test as they are."""
+    data = replace(dataset(setting), train=images(setting, 1000))
+    return data if not setting.quick else replace(data, test=data.test.head(40))
 
 
-def probe_in_gradients(data: Dataset, steps: int = 1500) -> list[float]:
-    """Time of every probe of a GD run over the time of gradients taken right beside it."""
-    model, loss = mlp(), CrossEntropy()
-    probes = [LogitProbe(), SharpnessProbe()]
-    ratios = []
+# --- the loop -------------------------------------------------------------------------------------
 
-    def gradient() -> None:
-        model.zero_grad()
-        loss(model, data.train.inputs, data.train.target).total.backward()
 
-    def timed(model, data):
-        beside = statistics.median(seconds(gradient) for _ in range(5))
-        taken = sum(seconds(lambda probe=probe: probe(model, data)) for probe in probes)
-        ratios.append(taken / beside)
-        return {}
+@dataclass(frozen=True)
+class Training:
+    """Everything that decides a run; the network is made anew for each."""
 
-    fit(
-        model,
-        data,
-        optimizer="gd",
-        lr=0.1,
-        steps=steps,
-        probes=[timed],
-        probe_steps=30,
-        progress=False,
+    setting: Setting
+    data: Dataset
+    batch_size: int
+    steps: int
+
+    def __str__(self) -> str:
+        return f"{self.steps} steps, batch {self.batch_size}, MLP 784-200-200-10"
+
+
+def final_loss(model: nn.Module, run: Training) -> float:
+    train = run.data.train
+    return float(CrossEntropy()(model, train.inputs, train.target).total.detach())
+
+
+def fitted(run: Training) -> float:
+    model = plain_mlp(run.setting)
+    options = dict(lr=0.1, steps=run.steps, batch_size=run.batch_size, progress=False)
+    fit(model, run.data, device=run.setting.device, **options)
+    return final_loss(model, run)
+
+
+def bare(run: Training) -> float:
+    """The same updates on the same batches, written out."""
+    model, train = plain_mlp(run.setting), run.data.train
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    per_epoch = -(-len(train) // run.batch_size)
+    for step in range(run.steps):
+        epoch, index = divmod(step, per_epoch)
+        if index == 0:
+            shuffled = np.random.default_rng((0, epoch)).permutation(len(train))
+            order = torch.from_numpy(shuffled).to(train.target.device)
+        chosen = order[index * run.batch_size :][: run.batch_size]
+        optimizer.zero_grad()
+        F.cross_entropy(model(train.inputs[chosen]), train.target[chosen]).backward()
+        optimizer.step()
+    return final_loss(model, run)
+
+
+def loop(batch_size: int) -> Comparison:
+    return Comparison(
+        name=f"fit_{batch_size}",
+        what="fit without probes",
+        subject=lambda s: Training(s, few_images(s), batch_size, s.pick(300, 5)),
+        size=str,
+        ours=fitted,
+        # The same float32 operations, perhaps in another order in 300 steps.
+        peers=(Peer("bare loop", bare, bound=1e-4),),
+        apart=lambda ours, theirs: abs(ours - theirs),
+        measure="difference of the final training losses",
+        rounds=7,
     )
-    return ratios
 
 
-def loop_beside_bare(data: Dataset, batch_size: int, steps: int = 300) -> None:
-    """`fit` beside the same updates written out; the final training losses should be alike."""
-
-    def ours() -> float:
-        model = mlp()
-        fit(model, data, lr=0.1, steps=steps, batch_size=batch_size, progress=False)
-        return training_loss(model)
-
-    def bare() -> float:
-        model = mlp()
-        optimizer = torch.optim.SGD(model.parameters(), 0.1)
-        for _ in range(steps):
-            chosen = torch.randperm(len(data.train))[:batch_size]
-            optimizer.zero_grad()
-            logits = model(data.train.inputs[chosen])
-            torch.nn.functional.cross_entropy(logits, data.train.target[chosen]).backward()
-            optimizer.step()
-        return training_loss(model)
-
-    def training_loss(model: torch.nn.Module) -> float:
-        return float(CrossEntropy()(model, data.train.inputs, data.train.target).total)
-
-    print(f"fit, batch {batch_size}, {steps} steps")
-    compare(ours, {"bare loop": bare}, rounds=7)
+# --- probes ---------------------------------------------------------------------------------------
 
 
-def main() -> None:
-    data = load_dataset("fashion_mnist_small")
-    data = replace(data, train=data.train.head(1000))
-    print_header("Training with probes: MLP 784-200-200-10, 1,000 training images, GD", "numpy")
-    for batch_size in (100, 16):
-        loop_beside_bare(data, batch_size)
-    ratios = probe_in_gradients(data)
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    print("probe of everything, in full-batch gradients (promise: median at most 25)")
-    print(f"median {middle:.1f}, quartiles [{low:.1f}, {high:.1f}], {len(ratios)} probes\n")
-    probes = [LogitProbe(), SharpnessProbe()]
-    options = dict(optimizer="gd", lr=0.2, steps=4000, probes=probes, probe_steps=60)
-    run = seconds(lambda: fit(mlp(), data, progress=False, **options))
-    print(f"4,000 steps of GD with 60 probes (promise: at most 90 s on two cores): {run:.1f} s")
+@dataclass(frozen=True)
+class Checkpoints:
+    """Networks along gradient descent at rate 0.1."""
 
+    models: list[nn.Module]
+    data: Dataset
+
+    def __str__(self) -> str:
+        train = self.data.train
+        return f"{len(self.models)} probes of a GD run, MLP 784-200-200-10, {len(train):,} images"
+
+
+def checkpoints(setting: Setting) -> Checkpoints:
+    data, steps = few_images(setting), setting.pick(1500, 4)
+    every = steps // setting.pick(15, 2)
+    return Checkpoints(descend(plain_mlp(setting), data.train, 0.1, steps, every), data)
+
+
+def probed(run: Checkpoints) -> None:
+    probes = [LogitProbe(), SharpnessProbe()]  # made anew: the first starts cold
+    for model in run.models:
+        for probe in probes:
+            probe(model, run.data)
+
+
+def one_gradient_each(run: Checkpoints) -> None:
+    loss: Callable = CrossEntropy()
+    for model in run.models:
+        model.zero_grad()
+        loss(model, run.data.train.inputs, run.data.train.target).total.backward()
+
+
+PROBE = Comparison(
+    name="probe",
+    what="probe of everything",
+    subject=checkpoints,
+    size=str,
+    ours=probed,
+    peers=(Peer("one full-batch gradient", one_gradient_each, target=1 / 25, unit=True),),
+    apart=lambda ours, theirs: 0.0,
+    measure="other work",
+    rounds=5,
+)
+
+PARTS = (loop(100), loop(16), PROBE)
 
 if __name__ == "__main__":
-    main()
+    script(__doc__, PARTS)

@@ -1,0 +1,76 @@
+"""What ours costs at all, in seconds and memory, beside what was promised.
+
+Every line is one first call; small ones come first, while the process holds no freed memory that a
+later one could use again unseen.
+"""
+
+import warnings
+from collections.abc import Iterator
+
+import torch
+from _harness import Setting, Table, measured, script
+from _subjects import images, plain_mlp
+from bench_curvature import trained_point
+from bench_metrics import logits_and_target, size_of
+from bench_training import few_images
+
+from calibcourse.bounds import curvature_ladder
+from calibcourse.curvature import ConvergenceWarning, gauss_newton_sharpness
+from calibcourse.metrics import (
+    expected_calibration_error,
+    kernel_calibration_error,
+    smooth_calibration_error,
+)
+from calibcourse.models import resnet20
+from calibcourse.training import LogitProbe, SharpnessProbe, fit
+
+
+def row(call: str, size: str, found: tuple[float, float | None], promised: str) -> dict:
+    seconds, megabytes = found
+    return {"call": call, "size": size, "s": seconds, "extra MB": megabytes, "promised": promised}
+
+
+def costs(setting: Setting) -> Iterator[dict]:
+    scores = logits_and_target(setting.pick(1_000_000, 1000), 10, setting)
+    head = [tensor[:100] for tensor in scores]
+    for metric, promise in (
+        (expected_calibration_error, "less than the 40 MB of all probabilities"),
+        (smooth_calibration_error, ""),
+        (kernel_calibration_error, "1 s, 200 MB"),
+    ):
+        metric(*head)  # loads what the first call loads
+        found = measured(lambda metric=metric: metric(*scores), setting)
+        yield row(metric.__name__, size_of(scores), found, promise)
+
+    point = trained_point(setting)
+    call = lambda: curvature_ladder(point.model, point.data.inputs, point.data.target)  # noqa: E731
+    yield row("curvature_ladder, cold", str(point), measured(call, setting), "1 s, 1 GB")
+
+    model = resnet20().to(setting.device).eval()
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(setting.pick(1000, 4), 3, 32, 32, generator=generator).to(setting.device)
+    # Memory is the same for any number of products; nobody needs the eigenvalue here.
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    found = measured(lambda: gauss_newton_sharpness(model, inputs, max_matvecs=2), setting)
+    size = f"ResNet-20, {len(inputs):,} images of 32 × 32"
+    yield row("gauss_newton_sharpness, 2 products", size, found, "2 GB")
+
+    data, steps = few_images(setting), setting.pick(4000, 4)
+    options = dict(optimizer="gd", lr=0.2, probes=[LogitProbe(), SharpnessProbe()], probe_steps=60)
+    run = lambda: fit(  # noqa: E731
+        plain_mlp(setting), data, steps=steps, device=setting.device, progress=False, **options
+    )
+    size = f"{steps:,} steps of GD on {len(images(setting, 1000)):,} images"
+    yield row("fit with 60 probes", size, measured(run, setting), "90 s")
+
+
+PARTS = (
+    Table(
+        name="costs",
+        title="what ours costs at all, beside what was promised",
+        rows=costs,
+    ),
+)
+
+if __name__ == "__main__":
+    script(__doc__, PARTS)
