@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from calibcourse import training
+from calibcourse.audit import read_logits
 from calibcourse.course.bootstrap import ADDRESS_FILE, parse_address, read_address
 from calibcourse.course.progress import progress_rows, progress_table
 from calibcourse.data._verified import read_idx
@@ -69,6 +71,15 @@ PROGRESS = {
     "exercises": {"01/ece": vars(RECORD), "42/retired": vars(replace(RECORD, first_correct=None))},
 }
 ADDRESS = {"repo": "https://github.com/ada/course", "ref": "v1.0"}
+
+
+def logits_files() -> list[bytes]:
+    """As numpy writes them, plain and packed."""
+    arrays = {"logits": np.eye(4, 3, dtype=np.float32), "target": np.arange(4) % 3}
+    plain, packed = io.BytesIO(), io.BytesIO()
+    np.savez(plain, **arrays)
+    np.savez_compressed(packed, **arrays)
+    return [plain.getvalue(), packed.getvalue()]
 
 
 def toy_run(path: Path, steps: int = 2) -> tuple[training._Run, set[int]]:
@@ -185,6 +196,8 @@ TARGETS = {
         Target("idx.gz", lambda tmp: [gzip.compress(IDX, mtime=0)],
                lambda path: read_idx(path.with_suffix(""), (12,)), use_bytes, count=6_000,
                mutate=lambda chance, seed: mutate_gzip(chance, seed), file="theirs.gz"),
+        Target("logits", lambda tmp: logits_files(), read_logits, lambda pair: sum(map(len, pair)),
+               count=6_000, file="theirs.npz"),
         Target("checkpoint", saved_by(lambda path: toy_run(path)[0].save()), resumed,
                use_checkpoint, count=1_500,
                mutate=lambda chance, seed: mutate_checkpoint(chance, seed)),
