@@ -8,7 +8,6 @@ import math
 import os
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from . import plots
 from ._checks import check_integer, check_logits_and_target
+from ._files import open_regular
 from .margins import margin_moment_share, true_margin
 from .metrics import (
     Interval,
@@ -151,29 +151,26 @@ def read_logits(path: str | os.PathLike) -> tuple[Tensor, Tensor]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: no regular file, no `.npz`, damaged, an array missing, too large, of another
-            dtype or shape, logits not finite, a label out of range; the file is named.
+        OSError: it is no regular file, or cannot be read.
+        ValueError: no `.npz`, damaged, an array missing, too large, of another dtype or shape,
+            logits not finite, a label out of range; the file is named.
 
     Example:
         >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "model.npz"
+        >>> path = os.path.join(tempfile.mkdtemp(), "model.npz")
         >>> np.savez(path, logits=np.eye(3), target=np.array([0, 1, 2]))
         >>> [tuple(array.shape) for array in read_logits(path)]
         [(3, 3), (3,)]
     """
-    path = Path(path)
-    path.stat()  # a missing file is FileNotFoundError
-    if not path.is_file():
-        raise ValueError(f"{path} must be a regular file")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            logits, target = (_read_array(archive, name) for name in _KINDS)
-        logits, target = torch.from_numpy(logits), torch.from_numpy(target)
-        check_logits_and_target(logits, target)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    except Exception as error:  # a damaged archive fails in many ways, none of them ours
-        raise ValueError(f"{path} must be a sound .npz file: {error}") from error
+    with open_regular(path) as stream:
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                logits, target = (torch.from_numpy(_read_array(archive, name)) for name in _KINDS)
+            check_logits_and_target(logits, target)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        except Exception as error:  # a damaged archive fails in many ways, none of them ours
+            raise ValueError(f"{path} must be a sound .npz file: {error}") from error
     return logits, target
 
 

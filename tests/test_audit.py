@@ -273,7 +273,7 @@ def test_a_header_that_lies_is_refused_before_memory_is_taken(path, content, mes
 def test_what_is_no_archive_is_refused(path, tmp_path):
     with pytest.raises(FileNotFoundError):
         read_logits(path)
-    with pytest.raises(ValueError, match="must be a regular file"):
+    with pytest.raises(OSError, match="must be a regular file"):
         read_logits(tmp_path)
     for content in (b"", b"PK\x03\x04", b"\x80\x04K\x01.", b"0" * 1000):
         path.write_bytes(content)

@@ -137,6 +137,7 @@ def test_labels():
         assert METHODS[config.label] == (config.loss, config.loss_options)
     odd = replace(TINY, loss="calmo", loss_options={"robust_weight": 2.0, "smooth_weight": 0.1})
     assert odd.label == "CalMO(2, 0.1)"
+    assert replace(TINY, loss="calmo", loss_options={"norm": "l2"}).label == "CalMO(l2)"
 
 
 # --- one run

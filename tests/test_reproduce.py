@@ -111,6 +111,12 @@ def test_bad_plans_are_named_and_list_the_choices(arguments, words):
         plan(**arguments)
 
 
+@pytest.mark.parametrize("hidden", [(0,), (6, -1), (2.5,), ("6",)])
+def test_a_layer_has_a_whole_width(hidden):
+    with pytest.raises((TypeError, ValueError), match="hidden must be"):
+        replace(TINY, hidden=hidden)
+
+
 def test_key_tells_every_two_configurations_apart():
     changed = [
         replace(TINY, **{name: value})

@@ -182,7 +182,7 @@ def test_an_explorer_shows_a_picture_under_its_controls(explorers, name):
         image = Image.open(io.BytesIO(panel))
         # Drawn at half size: a wider panel would be shrunk past reading in a narrow window.
         assert image.format == "PNG" and 0.9 * 4.6 * 50 <= image.width <= 6.4 * 50
-        assert f"max-width: min(100%, {image.width}px)" in explorer.children[-1].value  # never blown up
+        assert f"max-width: min(100%, {image.width}px)" in explorer.children[-1].value
     assert all(control.description for control in explorer.controls.values())
     assert plt.get_fignums() == []  # else the notebook would show them once more
 

@@ -82,6 +82,8 @@ class RunConfig(Config):
         if not isinstance(self.options, dict):
             raise TypeError(f"options must be a dict, got {type(self.options).__name__}")
         object.__setattr__(self, "hidden", tuple(self.hidden))
+        for width in self.hidden:
+            check_integer(width, "hidden", 1)
         if self.batch_size is not None:
             check_integer(self.batch_size, "batch_size", 1)
         for name, minimum in _MINIMA.items():

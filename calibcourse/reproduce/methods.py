@@ -97,7 +97,8 @@ class MethodConfig(Config):
         for name, method in METHODS.items():
             if method == (self.loss, self.loss_options):
                 return name
-        weights = ", ".join(f"{value:g}" for value in self.loss_options.values())
+        values = self.loss_options.values()
+        weights = ", ".join(f"{v:g}" if isinstance(v, int | float) else str(v) for v in values)
         return f"{LOSSES[self.loss].__name__}({weights})"
 
     @property
