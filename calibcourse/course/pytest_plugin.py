@@ -1,4 +1,4 @@
-"""What `pytest` adds for notebooks: kernels kept apart from the learner's files, and `--offline`.
+"""What `pytest` adds for notebooks: nothing of the learner's is touched or tested, and `--offline`.
 
 pyproject.toml loads this with `-p`, so that it serves `pytest` alike from the course's folder, from
 `lessons/`, and for a single notebook.
@@ -47,6 +47,15 @@ def _go_offline(folder: Path) -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.block()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pass over a learner's own copies of lessons, `my_*.ipynb`, unless one is named."""
+    if not (collection_path.name.startswith("my_") and collection_path.suffix == ".ipynb"):
+        return None
+    here = config.invocation_params.dir
+    named = {(here / argument.partition("::")[0]).resolve() for argument in config.args}
+    return None if collection_path.resolve() in named else True
 
 
 @pytest.hookimpl(wrapper=True)
