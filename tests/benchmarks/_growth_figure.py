@@ -21,13 +21,6 @@ PANELS = (
 SHORT = {"softmax + ": "", "dense definition": "all pairs", "plain eager torch": "eager torch"}
 LABELS = 12.5  # points between two labels' lines
 LEADER = dict(arrowstyle="-", lw=0.5, shrinkA=0, shrinkB=3)
-ALT = (
-    "Two panels with logarithmic axes, seconds per call. Left, over the number of samples from a "
-    "thousand to ten million: ours for ECE and KCE rise no faster than the number of samples; the "
-    "peers for ECE lie above ours at the right end, the peers for KCE rise with its square and "
-    "stop early. Right, over the number of parameters: products and largest eigenvalues, ours the "
-    "lowest line of each colour."
-)
 
 
 def growth_figure(records: Sequence[Record]) -> Figure:

@@ -32,6 +32,13 @@ README_ROWS = (
     ("fit_100", "bare loop"),
     ("probe", "one full-batch gradient"),
 )
+ALT = (
+    "Two panels with logarithmic axes, seconds per call. Left, over the number of samples from a "
+    "thousand to ten million: ours for ECE and KCE rise no faster than the number of samples; the "
+    "peers for ECE lie above ours at the right end, the peers for KCE rise with its square and "
+    "stop early. Right, over the number of parameters: products and largest eigenvalues, ours the "
+    "lowest line of each colour."
+)
 DISAGREEMENT = (
     "Disagreement of the results: absolute for ECE, KCE and losses; relative for eigenvalues, "
     "norms, products and gradients; for an attack, the part of our drop of the margin that the "
@@ -167,7 +174,8 @@ def readme_table(results: Record) -> str:
         results: the content of a results file.
 
     Returns:
-        A paragraph, a table of `README_ROWS`, a paragraph; ends with a newline.
+        The conditions, a table of `README_ROWS`, what is slower, versions, the figure of growth;
+        ends with a newline.
 
     Raises:
         ValueError: a row's comparison or peer is not in the results.
@@ -195,6 +203,8 @@ def readme_table(results: Record) -> str:
             DISAGREEMENT,
             "",
             f"Versions: {versions}.",
+            "",
+            f"![{ALT}](tests/benchmarks/results/growth.png)",
             "",
         ]
     )
