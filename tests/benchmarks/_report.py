@@ -34,7 +34,7 @@ README_ROWS = (
 )
 ALT = (
     "Two panels with logarithmic axes, seconds per call. Left, over the number of samples from a "
-    "thousand to ten million: ours for ECE and KCE rise no faster than the number of samples; the "
+    "thousand to ten million: ours for ECE and KCE rise about in proportion to it; the "
     "peers for ECE lie above ours at the right end, the peers for KCE rise with its square and "
     "stop early. Right, over the number of parameters: products and largest eigenvalues, ours the "
     "lowest line of each colour."
