@@ -18,7 +18,7 @@ from ..bounds import (
 )
 from ..history import History
 from ..margins import true_margin
-from .style import BOUND, CURVATURE, IDEAL, STYLE, TEST, TRAIN, WRONG, figure
+from .style import BOUND, CURVATURE, IDEAL, STYLE, TEST, TRAIN, WRONG, figure, spread_apart
 
 # The rungs of `curvature_ladder`, from the weakest lower bound to the paper's upper one.
 RUNGS = ("l4", "l3", "l2", "l1", "u0", "u1", "u2", "u3", "u4", "u5", "u6")
@@ -57,26 +57,13 @@ def ladder(history: History, split: str = "train", ax: Axes | None = None) -> Ax
             ax.plot(steps, values, color=BOUND, lw=0.8)
     names = {"u0": "$\\lambda_{\\max}$", "u6": "u6, the paper's"}
     low, high = ax.get_ylim()
-    heights = _spread([values[-1] for values in decades.values()], 0.04 * (high - low))
+    heights = spread_apart([values[-1] for values in decades.values()], 0.04 * (high - low))
     for rung, height in zip(decades, heights, strict=True):
         color = {"u0": CURVATURE, "u6": IDEAL}.get(rung, "#8A5A00")
         ax.annotate(f" {names.get(rung, rung)}", (steps[-1], height), color=color, va="center",
                     fontsize=9, annotation_clip=False)  # fmt: skip
     ax.set(xlabel="training step", ylabel="$\\log_{10}$ of the bound")
     return ax
-
-
-def _spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Positions of labels for ascending heights, at least `gap` apart, moved least in squares."""
-    pools: list[tuple[float, int]] = []  # labels that would collide share their mean displacement
-    for place, height in enumerate(heights):
-        pool = (height - place * gap, 1)
-        while pools and pools[-1][0] > pool[0]:
-            (before, m), (after, n) = pools.pop(), pool
-            pool = ((m * before + n * after) / (m + n), m + n)
-        pools.append(pool)
-    levels = [level for level, count in pools for _ in range(count)]
-    return [level + place * gap for place, level in enumerate(levels)]
 
 
 def sandwich(

@@ -104,6 +104,19 @@ def show(fig: Figure | Axes, alt: str, display_id: str | None = None, update: bo
     display(data, metadata=metadata, raw=True, display_id=display_id, update=update)
 
 
+def spread_apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Positions of labels for ascending heights, at least `gap` apart, moved least in squares."""
+    pools: list[tuple[float, int]] = []  # labels that would collide share their mean displacement
+    for place, height in enumerate(heights):
+        pool = (height - place * gap, 1)
+        while pools and pools[-1][0] > pool[0]:
+            (before, m), (after, n) = pools.pop(), pool
+            pool = ((m * before + n * after) / (m + n), m + n)
+        pools.append(pool)
+    levels = [level for level, count in pools for _ in range(count)]
+    return [level + place * gap for place, level in enumerate(levels)]
+
+
 def image_grid(
     images: Tensor, titles: Sequence[str], columns: int = 5, axes_size: float = 1.5
 ) -> Figure:

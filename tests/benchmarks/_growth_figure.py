@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from calibcourse.plots import BOUND, CURVATURE, IDEAL, MARGIN, TRAIN, figure
-from calibcourse.plots.bounds import _spread
+from calibcourse.plots.style import spread_apart
 
 Record = dict[str, Any]
 
@@ -86,7 +86,7 @@ def _label_ends(ax: Axes, ends: Sequence[tuple[Record, str, str]], last: float) 
         column = [end for end in ends if (end[0]["sizes"][-1] < last) == cut_short]
         column.sort(key=lambda end: end[0]["seconds"][-1])
         heights = [math.log10(end[0]["seconds"][-1]) for end in column]
-        for (curve, color, label), height in zip(column, _spread(heights, gap), strict=True):
+        for (curve, color, label), height in zip(column, spread_apart(heights, gap), strict=True):
             x, y = curve["sizes"][-1], curve["seconds"][-1]
             ax.annotate(
                 label,
