@@ -1,5 +1,6 @@
 """Input validation shared by every module: errors name the argument, the fault and the remedy."""
 
+import math
 from collections.abc import Collection
 
 import torch
@@ -26,7 +27,7 @@ def check_finite(values: Tensor, name: str) -> None:
     # One reduction settles the common case without an (N, K) mask: any NaN or inf makes min or max
     # non-finite.
     low, high = torch.aminmax(values.detach())
-    if not (torch.isfinite(low) and torch.isfinite(high)):
+    if not (math.isfinite(low) and math.isfinite(high)):
         bad = int((~torch.isfinite(values)).sum())
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite values")
 

@@ -186,7 +186,7 @@ def readme_table(results: Record) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     place = made.get("gpu") or f"{made['processor']}, threads: {made['threads']}"
     slower = [
-        f"{record['what']}, {record['size']}, beside {peer['name']} ({_three(peer['ratio'])})"
+        f"`{record['name']}` beside {peer['name']} ({_three(peer['ratio'])})"
         for record, peer in ratios(results)
         if not peer["unit"] and peer["ratio"] < 1
     ]
@@ -198,7 +198,8 @@ def readme_table(results: Record) -> str:
             "",
             markdown_table(headings, rows),
             f"“costs n” counts ours in units of a smaller piece of work. Of all {count} ratios to "
-            f"a peer, {len(slower)} are below 1: {'; '.join(slower) or 'none'}.",
+            f"a peer, {len(slower)} are below 1 (by their names for `--only`): "
+            f"{'; '.join(slower) or 'none'}.",
             "",
             DISAGREEMENT,
             "",
