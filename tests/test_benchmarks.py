@@ -346,7 +346,7 @@ def test_the_table_shows_what_is_slower(monkeypatch):
     text = _report.readme_table({"made": made, "parts": [ratios_of(1.0)]})
     assert "| ticking | 2 ticks | theirs | 0.50 [0.50, 0.50], slower | -1e+00 |" in text
     assert (
-        "Of all 1 ratios to a peer, 1 are below 1 (by their names for `--only`): `ticking` beside "
+        "Of all 1 ratios to a peer, 1 are below 1 (by their names for `--only`): `ticks` beside "
         "theirs (0.50)." in text
     )
     assert "load 0.2 before" in text and "Versions: torch 2." in text
