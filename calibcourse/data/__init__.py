@@ -1,4 +1,4 @@
-"""Images and labels: one embedded data set that needs no network, five that torchvision fetches."""
+"""Images and labels: one embedded data set that needs no network, six that torchvision fetches."""
 
 from .dataset import Dataset, Split
 from .loading import DATASETS, find_dataset, load_dataset

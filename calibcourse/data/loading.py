@@ -13,6 +13,7 @@ from torch import Tensor
 from .._checks import check_choice
 from ._torchvision import import_torchvision
 from ._verified import pixels, read_images_and_labels, read_verified
+from .cifar10_small import OFFICIAL_FILE, SMALL_FILE, load_official, load_small
 from .dataset import Dataset, Split
 from .fashion_mnist_small import FASHION_CLASSES, load_embedded
 
@@ -49,7 +50,7 @@ _SOURCES = {
 _MNIST_COUNTS = {"train": 60_000, "t10k": 10_000}
 _N_VALIDATION = 5_000
 
-DATASETS = ("fashion_mnist_small", *_SOURCES)
+DATASETS = ("fashion_mnist_small", "cifar10_small", *_SOURCES)
 
 
 def load_dataset(
@@ -66,7 +67,8 @@ def load_dataset(
     somebody extracted by magic number, shape, length and range of labels.
 
     Args:
-        name: "fashion_mnist_small", "fashion_mnist", "mnist", "kmnist", "cifar10" or "cifar100".
+        name: "fashion_mnist_small", "cifar10_small", "fashion_mnist", "mnist", "kmnist", "cifar10"
+            or "cifar100".
         root: the folder that holds torchvision's folders (FashionMNIST, cifar-10-batches-py, ...).
             Default: the environment variable CALIBCOURSE_DATA; without it `.data` at the top of the
             checkout, or in the current folder if the package was installed without one. Debian's
@@ -117,6 +119,9 @@ def find_dataset(name: str, root: str | os.PathLike | None = None) -> Path | Non
     check_choice(name, "name", DATASETS)
     if name == "fashion_mnist_small":
         return Path(__file__).with_name("embedded")
+    if name == "cifar10_small":
+        files = (_official_file(root), data_folder(root) / SMALL_FILE)
+        return next((file.parent for file in files if file.is_file()), None)
     source = _SOURCES[name]
     candidates = (data_folder(root) / source.folder, source.system_folder)
     return next((folder for folder in candidates if folder and folder.is_dir()), None)
@@ -136,23 +141,47 @@ def _default_root() -> Path:
 
 def _load(name: str, root: str | os.PathLike | None) -> Dataset:
     """Read and verify the files of a data set; say how to get those that are missing or damaged."""
-    source = _SOURCES[name]
+    source = _SOURCES[_downloaded_as(name)]
     where = "" if root is None else f', root="{root}"'
     remedy = (
         f"To download it (about {source.megabytes} MB): "
         f'load_dataset("{name}"{where}, download=True). '
         "If you have it elsewhere, pass that folder as root= or set CALIBCOURSE_DATA to it"
     )
-    read = _read_mnist_family if source.classes else _read_cifar
     try:
-        folder = find_dataset(name, root)
-        if folder is None:
-            raise FileNotFoundError(f"{data_folder(root) / source.folder} is missing")
-        classes, train, test = read(source, folder)
+        return _read_cifar10_small(root) if name == "cifar10_small" else _read_whole(name, root)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{name} is not here: {error}. {remedy}") from None
     except ValueError as error:
         raise ValueError(f"{name} is damaged: {error}. {remedy}") from None
+
+
+def _downloaded_as(name: str) -> str:
+    return "cifar10" if name == "cifar10_small" else name
+
+
+def _official_file(root: str | os.PathLike | None) -> Path:
+    return data_folder(root) / _SOURCES["cifar10"].folder / OFFICIAL_FILE
+
+
+def _read_cifar10_small(root: str | os.PathLike | None) -> Dataset:
+    official, small = _official_file(root), data_folder(root) / SMALL_FILE
+    if official.is_file():
+        digest = dict(_torchvision_class(_SOURCES["cifar10"]).train_list)[OFFICIAL_FILE]
+        return load_official(official.parent, digest)
+    if small.is_file():
+        return load_small(small)
+    raise FileNotFoundError(f"neither {official} nor {small} is there")
+
+
+def _read_whole(name: str, root: str | os.PathLike | None) -> Dataset:
+    """A data set's official parts, the last training images split off for validation."""
+    source = _SOURCES[name]
+    folder = find_dataset(name, root)
+    if folder is None:
+        raise FileNotFoundError(f"{data_folder(root) / source.folder} is missing")
+    read = _read_mnist_family if source.classes else _read_cifar
+    classes, train, test = read(source, folder)
     images, labels = train
     kept = len(images) - _N_VALIDATION
     return Dataset(
@@ -196,7 +225,7 @@ def _cifar_part(part) -> _Part:
 
 def _download(name: str, root: str | os.PathLike | None) -> None:
     """Let torchvision fetch and extract what is missing or damaged under the root."""
-    source = _SOURCES[name]
+    source = _SOURCES[_downloaded_as(name)]
     folder = data_folder(root)
     cls = _torchvision_class(source)
     # `download` needs the root alone; the constructor would go on to load what it finds.
