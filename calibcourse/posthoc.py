@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from ._blocks import at_label, blocks
 from ._checks import check_logits, check_logits_and_target
-from .metrics import _at_label, _blocks
 
 # The search ends where the mean spread of the scaled logits, β · mean(z_max − z_min), is this small
 # or this large: softmax is then uniform to four digits, or one-hot wherever logits differ visibly.
@@ -98,7 +98,7 @@ class TemperatureScaling:
 
 def _best_inverse_temperature(logits: Tensor, target: Tensor) -> tuple[float, bool]:
     """The root of the loss's slope in β inside the caps, and whether a cap was hit."""
-    scale = sum(float(-shifted.amin(0).sum()) for shifted, _ in _blocks(logits, torch.float64))
+    scale = sum(float(-shifted.amin(0).sum()) for shifted, _ in blocks(logits, torch.float64))
     scale /= len(logits)
     if scale < _NO_SPREAD:
         return 1.0, False
@@ -130,10 +130,10 @@ def _slope_and_curvature(logits: Tensor, target: Tensor, beta: float) -> tuple[f
     every exponential is at most 1.
     """
     slope = curvature = 0.0
-    for shifted, rows in _blocks(logits, torch.float64):
+    for shifted, rows in blocks(logits, torch.float64):
         weights = (beta * shifted).exp_()
         weights /= weights.sum(0)
         mean = (weights * shifted).sum(0)
-        slope += float((mean - _at_label(shifted, target[rows])).sum())
+        slope += float((mean - at_label(shifted, target[rows])).sum())
         curvature += float((weights * (shifted - mean).square_()).sum())
     return slope, curvature

@@ -1,4 +1,4 @@
-"""metrics.py against closed forms, at every edge, and under transformations that change nothing.
+"""The metrics against closed forms, at every edge, and under transformations that change nothing.
 
 References written by other means and other libraries are in test_metrics_references.py.
 """
@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from calibcourse import metrics
+from calibcourse import _blocks
 from calibcourse.metrics import (
     CalibrationError,
     accuracy,
+    binned,
     bootstrap_interval,
     brier_score,
     confidence_and_correct,
@@ -62,15 +63,15 @@ def sample(n_samples, n_classes=10, seed=0, scale=3.0, dtype=torch.float32):
 def test_every_edge_of_every_number_of_bins(dtype):
     """k/n_bins belongs to the bin it closes, its upper neighbour among floats to the next one."""
     for n_bins in range(1, 101):
-        edges = metrics._equal_width_edges(n_bins)
+        edges = binned.equal_width_edges(n_bins)
         assert edges.tolist() == [k / n_bins for k in range(n_bins + 1)]
         k = torch.arange(n_bins + 1)
         on_edge = torch.tensor([k / n_bins for k in range(n_bins + 1)], dtype=dtype)
         above = torch.nextafter(on_edge, torch.full_like(on_edge, 2))[:-1]
         below = torch.nextafter(on_edge, torch.full_like(on_edge, -1))[1:]
-        assert torch.equal(metrics._bin_index(on_edge, edges), (k - 1).clamp(min=0))
-        assert torch.equal(metrics._bin_index(above, edges), k[:-1])
-        assert torch.equal(metrics._bin_index(below, edges), k[:-1])
+        assert torch.equal(binned._bin_index(on_edge, edges), (k - 1).clamp(min=0))
+        assert torch.equal(binned._bin_index(above, edges), k[:-1])
+        assert torch.equal(binned._bin_index(below, edges), k[:-1])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -311,7 +312,7 @@ def test_blocks_leave_no_trace(monkeypatch, n_classes, block_size):
     logits, target = sample(83, n_classes)
     confidence, correct = confidence_and_correct(logits, target)
     expected = {name: function(logits, target) for name, function in SCALARS.items()}
-    monkeypatch.setitem(metrics._BLOCK_SIZE, "cpu", block_size)
+    monkeypatch.setitem(_blocks.BLOCK_SIZE, "cpu", block_size)
     got = confidence_and_correct(logits, target)
     assert torch.equal(got[0], confidence) and torch.equal(got[1], correct)
     for name, function in SCALARS.items():
@@ -347,7 +348,7 @@ def test_no_array_of_all_probabilities_is_written(monkeypatch):
             return out
 
     logits, target = sample(2500, 40)
-    monkeypatch.setitem(metrics._BLOCK_SIZE, "cpu", 2000)
+    monkeypatch.setitem(_blocks.BLOCK_SIZE, "cpu", 2000)
     for function in (expected_calibration_error, negative_log_likelihood, brier_score, accuracy):
         largest = 0
         with Watch():

@@ -1,4 +1,4 @@
-"""metrics.py against dense float64 references written by other means, and other libraries."""
+"""The metrics against dense float64 references written by other means, and other libraries."""
 
 import itertools
 import math
@@ -10,18 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
-from calibcourse import metrics
 from calibcourse.data._torchvision import import_torchvision
 from calibcourse.metrics import (
     brier_score,
     confidence_and_correct,
     expected_calibration_error,
+    kernel,
     kernel_calibration_error,
     maximum_calibration_error,
     mean_confidence,
     mean_misconfidence,
     negative_log_likelihood,
     reliability_curve,
+    smooth,
     smooth_calibration_error,
 )
 
@@ -174,7 +175,7 @@ def test_discounted_sums_follow_the_recursion():
         for value, factor in zip(values.tolist(), [0.0, *discount.tolist()], strict=True):
             expected.append(last := value + factor * last)
         torch.testing.assert_close(
-            metrics._discounted_sums(values, discount),
+            kernel._discounted_sums(values, discount),
             torch.tensor(expected, dtype=torch.float64),
             rtol=1e-12,
             atol=1e-13,
@@ -215,9 +216,9 @@ def test_smooth_error_at_a_small_bandwidth():
     """Residuals of alternating sign, 0.001 apart, so that σ is near 0.001, 16 cells."""
     position = torch.linspace(0.6, 0.8, 201, dtype=torch.float64)
     mass = 0.001 + 0.01 * (-1.0) ** torch.arange(201, dtype=torch.float64)
-    cells = torch.zeros(metrics._N_CELLS, dtype=torch.float64)
-    metrics._share_between_cells(cells, position, mass)
-    sigma = float(metrics._smooth_fixed_point(cells / 201))
+    cells = torch.zeros(smooth._N_CELLS, dtype=torch.float64)
+    smooth._share_between_cells(cells, position, mass)
+    sigma = float(smooth._smooth_fixed_point(cells / 201))
     expected = reflected_gaussian_error(position.numpy(), mass.numpy(), sigma, 20_000)
     assert 0.9e-3 < sigma < 2e-3
     assert sigma == pytest.approx(expected, rel=1e-3)  # what the docstring promises
@@ -253,7 +254,7 @@ def test_sharing_between_cells_keeps_mass_and_centre():
     position = torch.rand(50, generator=generator, dtype=torch.float64)
     position[:3] = torch.tensor([0.0, 1.0, 0.5])
     cells = torch.zeros(10, dtype=torch.float64)
-    metrics._share_between_cells(cells, position, torch.ones(50, dtype=torch.float64))
+    smooth._share_between_cells(cells, position, torch.ones(50, dtype=torch.float64))
     centres = (torch.arange(10, dtype=torch.float64) + 0.5) / 10
     assert float(cells.sum()) == pytest.approx(50, rel=1e-14)
     # Only what lies beyond the outermost centres moves, to them.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from calibcourse import posthoc
+from calibcourse import _blocks, posthoc
 from calibcourse.metrics import confidence_and_correct, negative_log_likelihood
 from calibcourse.posthoc import TemperatureScaling
 
@@ -226,7 +226,7 @@ def test_every_dtype_is_fitted_in_float64(dtype):
 def test_blocks_leave_no_trace(monkeypatch):
     logits, target = sample(83)
     expected = fitted(logits, target).temperature
-    monkeypatch.setitem(posthoc._blocks.__globals__["_BLOCK_SIZE"], "cpu", 35)
+    monkeypatch.setitem(_blocks.BLOCK_SIZE, "cpu", 35)
     assert fitted(logits, target).temperature == pytest.approx(expected, rel=1e-11)
 
 

@@ -1,0 +1,50 @@
+"""Calibration of a classifier, measured from its logits.
+
+Notation (THEORY.md 1): p = softmax(z), ŷ = argmax z (the lowest index on a tie), confidence
+c = p_ŷ, misconfidence 1 − c = Σ_{j≠ŷ} p_j. Per sample the **gap** is 1{ŷ = y} − c: calibrated
+means that gaps average to zero among samples of equal confidence.
+
+Two habits run through the files. Samples are read in blocks that fit the processor's cache, so that
+no N × K array of probabilities is ever written. And 1 − c is never a subtraction: with
+s = Σ_{j≠ŷ} e^{z_j − z_ŷ} it is s/(1+s), right to the last digits where 1 − c would round to 0.
+
+Results are float64 on the device of the logits; no gradient flows through a measurement.
+"""
+
+from .binned import (
+    ReliabilityCurve,
+    expected_calibration_error,
+    maximum_calibration_error,
+    reliability_curve,
+)
+from .bootstrap import Interval, bootstrap_interval
+from .kernel import kernel_calibration_error
+from .means import (
+    accuracy,
+    brier_score,
+    mean_confidence,
+    mean_misconfidence,
+    negative_log_likelihood,
+)
+from .scores import confidence_and_correct
+from .smooth import smooth_calibration_error
+from .streaming import CalibrationError, CalibrationSummary
+
+__all__ = [
+    "CalibrationError",
+    "CalibrationSummary",
+    "Interval",
+    "ReliabilityCurve",
+    "accuracy",
+    "bootstrap_interval",
+    "brier_score",
+    "confidence_and_correct",
+    "expected_calibration_error",
+    "kernel_calibration_error",
+    "maximum_calibration_error",
+    "mean_confidence",
+    "mean_misconfidence",
+    "negative_log_likelihood",
+    "reliability_curve",
+    "smooth_calibration_error",
+]

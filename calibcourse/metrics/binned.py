@@ -1,0 +1,205 @@
+"""Calibration errors over bins of confidence: the reliability curve, ECE and MCE."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._checks import check_choice, check_integer, check_logits_and_target
+from .scores import scores, scores_of_all
+
+
+@dataclass(frozen=True, eq=False)
+class ReliabilityCurve:
+    """Accuracy against confidence, bin by bin; what `reliability_curve` returns.
+
+    Attributes:
+        edges: (n_bins + 1,) float64 from 0 to 1; bin b holds edges[b] < c <= edges[b+1], and the
+            first bin also c = 0.
+        count: (n_bins,) int64, samples per bin.
+        confidence: (n_bins,) float64, mean confidence; NaN where the bin is empty.
+        accuracy: (n_bins,) float64, share of right predictions; NaN where the bin is empty.
+        gap: (n_bins,) float64, accuracy − confidence without the rounding error of that
+            subtraction; negative where the model is over-confident; NaN where the bin is empty.
+    """
+
+    edges: Tensor
+    count: Tensor
+    confidence: Tensor
+    accuracy: Tensor
+    gap: Tensor
+
+    def __repr__(self) -> str:
+        n_bins, n_samples = len(self.count), int(self.count.sum())
+        lines = [f"ReliabilityCurve({n_bins} bins, {n_samples} samples; empty bins not shown)"]
+        lines.append("  bin                 count  confidence  accuracy      gap")
+        for bin_ in self.count.nonzero()[:, 0].tolist():
+            low, high = self.edges[bin_ : bin_ + 2].tolist()
+            lines.append(
+                f"  ({low:.4f}, {high:.4f}] {int(self.count[bin_]):7d}  "
+                f"{self.confidence[bin_]:10.4f}  {self.accuracy[bin_]:8.4f}  {self.gap[bin_]:+7.4f}"
+            )
+        return "\n".join(lines)
+
+
+def reliability_curve(
+    logits: Tensor, target: Tensor, n_bins: int = 15, binning: str = "equal_width"
+) -> ReliabilityCurve:
+    """Confidence and accuracy per bin of confidence: the reliability diagram as numbers.
+
+    Bins are (a, b]; confidence 0 counts in the first, confidence 1 in the last. Equal-width edges
+    are k/n_bins, compared in the precision of the confidence: the float32 nearest to k/n_bins lies
+    *on* that edge. Equal-mass edges are the order statistics of rank ⌈kN/n_bins⌉ (Nguyen and
+    O'Connor 2015, arXiv 1508.05154); samples of equal confidence are never parted, so ties can
+    leave a bin empty.
+
+    Args:
+        logits: (N, K), K >= 2, any floating dtype.
+        target: (N,) int64 labels in 0..K−1.
+        n_bins: M, at least 1.
+        binning: "equal_width" or "equal_mass".
+
+    Returns:
+        A `ReliabilityCurve`.
+
+    Raises:
+        ValueError, TypeError: empty, misshapen or non-finite logits; labels that do not fit;
+            n_bins < 1; unknown binning.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [1.5, 0.0], [0.0, 0.1], [3.0, 0.0]])
+        >>> reliability_curve(logits, torch.tensor([0, 1, 1, 0]), n_bins=4)
+        ReliabilityCurve(4 bins, 4 samples; empty bins not shown)
+          bin                 count  confidence  accuracy      gap
+          (0.5000, 0.7500]       1      0.5250    1.0000  +0.4750
+          (0.7500, 1.0000]       3      0.8836    0.6667  -0.2170
+    """
+    return curve(*_binned(logits, target, n_bins, binning))
+
+
+def expected_calibration_error(
+    logits: Tensor, target: Tensor, n_bins: int = 15, binning: str = "equal_width"
+) -> Tensor:
+    """Expected calibration error: Σ_b (n_b/N) |accuracy_b − confidence_b|.
+
+    Source: Naeini et al. 2015; Guo et al. 2017, arXiv 1706.04599; bins as in `reliability_curve`.
+    One pass over the logits, O(n_bins) state. A finite sample biases it upwards: chance gaps are
+    counted in absolute value, so a perfectly calibrated model has ECE > 0 and more bins give more
+    (Roelofs et al. 2022, arXiv 2012.08668). Where every prediction is right, ECE is
+    `mean_misconfidence` whatever the bins.
+
+    Args:
+        logits: (N, K), K >= 2, any floating dtype.
+        target: (N,) int64 labels in 0..K−1.
+        n_bins: M, at least 1.
+        binning: "equal_width" or "equal_mass".
+
+    Returns:
+        0-dim float64 tensor in [0, 1].
+
+    Raises:
+        ValueError, TypeError: empty, misshapen or non-finite logits; labels that do not fit;
+            n_bins < 1; unknown binning.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [1.5, 0.0], [0.0, 0.1], [3.0, 0.0]])
+        >>> expected_calibration_error(logits, torch.tensor([0, 1, 1, 0]), n_bins=4)
+        tensor(0.2815, dtype=torch.float64)
+    """
+    _, totals = _binned(logits, target, n_bins, binning)
+    return expected_error(totals)
+
+
+def maximum_calibration_error(
+    logits: Tensor, target: Tensor, n_bins: int = 15, binning: str = "equal_width"
+) -> Tensor:
+    """Maximum calibration error: the largest |accuracy_b − confidence_b| over non-empty bins.
+
+    Source: Naeini et al. 2015. A bin with a single sample can decide it: read it with the counts.
+
+    Args:
+        logits: (N, K), K >= 2, any floating dtype.
+        target: (N,) int64 labels in 0..K−1.
+        n_bins: M, at least 1.
+        binning: "equal_width" or "equal_mass".
+
+    Returns:
+        0-dim float64 tensor in [0, 1].
+
+    Raises:
+        ValueError, TypeError: empty, misshapen or non-finite logits; labels that do not fit;
+            n_bins < 1; unknown binning.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0], [1.5, 0.0], [0.0, 0.1], [3.0, 0.0]])
+        >>> maximum_calibration_error(logits, torch.tensor([0, 1, 1, 0]), n_bins=4)
+        tensor(0.4750, dtype=torch.float64)
+    """
+    _, totals = _binned(logits, target, n_bins, binning)
+    return maximum_error(totals)
+
+
+def _binned(logits: Tensor, target: Tensor, n_bins: int, binning: str) -> tuple[Tensor, Tensor]:
+    """Validate, then (edges, totals) of all samples."""
+    check_choice(binning, "binning", ("equal_width", "equal_mass"))
+    if binning == "equal_width":
+        check_logits_and_target(logits, target)
+        edges = equal_width_edges(n_bins).to(logits.device)
+        return edges, equal_width_totals(logits, target, edges)
+    confidence, gap, correct = scores_of_all(logits, target)
+    edges = _equal_mass_edges(confidence, n_bins)
+    return edges, _bin_totals(confidence, gap, correct, edges)
+
+
+def equal_width_edges(n_bins: int) -> Tensor:
+    check_integer(n_bins, "n_bins", 1)
+    # From Python's correctly rounded k / n_bins: linspace is not, nor is a GPU's division by a
+    # scalar, which multiplies by the reciprocal.
+    return torch.tensor([k / n_bins for k in range(n_bins + 1)], dtype=torch.float64)
+
+
+def _equal_mass_edges(confidence: Tensor, n_bins: int) -> Tensor:
+    check_integer(n_bins, "n_bins", 1)
+    ranks = [-(-k * len(confidence) // n_bins) for k in range(1, n_bins)]
+    inner = confidence.sort().values.double()[[rank - 1 for rank in ranks]]
+    return torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])
+
+
+def equal_width_totals(logits: Tensor, target: Tensor, edges: Tensor) -> Tensor:
+    edges = edges.to(logits.device)
+    return sum(_bin_totals(*scores, edges) for scores in scores(logits, target))
+
+
+def _bin_totals(confidence: Tensor, gap: Tensor, correct: Tensor, edges: Tensor) -> Tensor:
+    """(3, n_bins) float64: samples, right predictions and summed gap of each bin."""
+    index = _bin_index(confidence, edges)
+    totals = torch.zeros(3, len(edges) - 1, dtype=torch.float64, device=index.device)
+    for total, values in zip(totals, (torch.ones_like(gap), correct, gap), strict=True):
+        total.index_add_(0, index, values.double())
+    return totals
+
+
+def _bin_index(confidence: Tensor, edges: Tensor) -> Tensor:
+    """Index of the bin (edges[b], edges[b+1]] of each confidence; the outer bins are closed."""
+    return torch.bucketize(confidence, edges[1:-1].to(confidence.dtype))
+
+
+def curve(edges: Tensor, totals: Tensor) -> ReliabilityCurve:
+    count, n_correct, gap = totals
+    return ReliabilityCurve(
+        edges=edges,
+        count=count.long(),
+        confidence=(n_correct - gap) / count,
+        accuracy=n_correct / count,
+        gap=gap / count,
+    )
+
+
+def expected_error(totals: Tensor) -> Tensor:
+    count, _, gap = totals
+    return gap.abs().sum() / count.sum()
+
+
+def maximum_error(totals: Tensor) -> Tensor:
+    count, _, gap = totals
+    return (gap.abs() / count.clamp(min=1)).amax()
