@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from itertools import pairwise
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -152,10 +153,14 @@ MARGINS = torch.tensor([-30.0, -1.2, 0.6, 0.7, 40.0])  # two of them beyond the 
 LOGITS = torch.tensor([[math.log(9.0), 0.0]] * 4, dtype=torch.float64)  # confidence 0.9
 TARGET = torch.tensor([0, 0, 0, 1])  # accuracy 3/4
 TAIL = TailBounds(
-    *(torch.tensor(v, dtype=torch.float64) for v in (
-        [0.02, 0.2, 0.5], [0.03, 0.3, 0.6], [0.04, 0.4, 0.7], [0.01, 0.1, 0.4], [0.05, 0.9, 20.0],
-    ))
-)  # fmt: skip
+    SimpleNamespace(
+        lower=torch.tensor([0.02, 0.2, 0.5]).log(),
+        value=torch.tensor([0.03, 0.3, 0.6]).log(),
+        upper=torch.tensor([0.04, 0.4, 0.7]).log(),
+        paper_lower=torch.tensor([0.01, 0.1, 0.4]).log(),
+        paper_upper=torch.tensor([0.05, 0.9, 20.0]).log(),
+    )
+)
 
 
 def history(**columns) -> History:
@@ -299,6 +304,8 @@ def unchanged(a, b) -> bool:
         return len(a) == len(b) and all(map(unchanged, a, b))
     if isinstance(a, nn.Module):
         return unchanged(a.state_dict(), b.state_dict())
+    if isinstance(a, SimpleNamespace):
+        return unchanged(vars(a), vars(b))
     if is_dataclass(a):
         return all(unchanged(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))
     return a == b or a != a

@@ -56,6 +56,7 @@ def bootstrap_interval(
         ValueError, TypeError: invalid logits or labels; level outside (0, 1); n_resamples < 1.
 
     Example:
+        >>> from calibcourse import accuracy
         >>> logits = torch.tensor([[1.0, 0.0]]).repeat(100, 1)
         >>> target = torch.tensor([0] * 80 + [1] * 20)
         >>> bootstrap_interval(accuracy, logits, target, n_resamples=200)
