@@ -24,6 +24,7 @@ from .curvature import (
 from .data import Dataset, Split, load_dataset
 from .losses import CalMO, CrossEntropy, FocalLoss, LossTerms, MeanSquaredError
 from .margins import (
+    error_probability,
     input_margin_gradient,
     linear_robust_margin,
     log_margin_moment,
@@ -95,6 +96,7 @@ __all__ = [
     "default_device",
     "direct_sandwich",
     "ece_bounds",
+    "error_probability",
     "even_steps",
     "expected_calibration_error",
     "fit",

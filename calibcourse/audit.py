@@ -6,6 +6,7 @@
 
 import math
 import os
+import warnings
 import zipfile
 from dataclasses import dataclass
 from typing import IO
@@ -46,8 +47,8 @@ class Audit:
 
     Attributes:
         n_samples, n_classes: N, K.
-        accuracy, gap: with 95 % bootstrap intervals; gap is mean confidence - accuracy, positive
-            where the model is too sure.
+        accuracy, over_confidence: with 95 % bootstrap intervals; over-confidence is mean confidence
+            - accuracy, negative where the model is not sure enough.
         ece: 15 bins of equal width, with the bootstrap's interval (see `bootstrap_interval` for
             what that does not promise).
         ece_by_chance: the 95 % quantile of the ECE of a calibrated model with the same
@@ -64,7 +65,7 @@ class Audit:
     n_samples: int
     n_classes: int
     accuracy: Interval
-    gap: Interval
+    over_confidence: Interval
     ece: Interval
     ece_by_chance: float
     kce: float
@@ -76,10 +77,16 @@ class Audit:
     worst_percent_of_q: float
     looks_like_probabilities: bool
 
+    @property
+    def gap(self) -> Interval:
+        """Deprecated: `over_confidence`."""
+        warnings.warn("Audit.gap is now over_confidence", DeprecationWarning, stacklevel=2)
+        return self.over_confidence
+
     def __repr__(self) -> str:
         values = {
             "accuracy": _show(self.accuracy),
-            "mean confidence - accuracy": _show(self.gap),
+            "mean confidence - accuracy": _show(self.over_confidence),
             "ECE, 15 bins": _show(self.ece),
             "ECE of a calibrated model": f"up to {self.ece_by_chance:.4f} by chance (95 %)",
             "KCE, smECE": f"{self.kce:.4f}, {self.smooth_ece:.4f}",
@@ -120,13 +127,13 @@ class Audit:
         )
 
     def _on_direction(self) -> str:
-        if self.gap.low > 0:
+        if self.over_confidence.low > 0:
             text = "Too sure on the whole"
-        elif self.gap.high < 0:
+        elif self.over_confidence.high < 0:
             text = "Not sure enough on the whole"
         else:
             text = "Neither too sure nor too unsure on average"
-        if self.ece.estimate > max(self.ece_by_chance, 2 * abs(self.gap.estimate)):
+        if self.ece.estimate > max(self.ece_by_chance, 2 * abs(self.over_confidence.estimate)):
             text += "; but errors of opposite sign cancel in that average: look at the diagram"
         return f"{text}."
 
@@ -256,7 +263,7 @@ def audit(logits: Tensor, target: Tensor, n_resamples: int = 200, seed: int = 0)
         n_samples=len(logits),
         n_classes=logits.shape[1],
         accuracy=interval(accuracy),
-        gap=interval(_gap),
+        over_confidence=interval(_over_confidence),
         ece=interval(expected_calibration_error),
         ece_by_chance=_ece_by_chance(logits, n_resamples, generator),
         kce=float(kernel_calibration_error(logits, target)),
@@ -287,7 +294,7 @@ def _show(interval: Interval) -> str:
     return f"{interval.estimate:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
 
 
-def _gap(logits: Tensor, target: Tensor) -> Tensor:
+def _over_confidence(logits: Tensor, target: Tensor) -> Tensor:
     confidence, correct = confidence_and_correct(logits, target)
     return (confidence.double() - correct.double()).mean()
 

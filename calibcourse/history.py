@@ -17,6 +17,8 @@ FORMAT = "calibcourse.history"
 VERSION = 1
 MAX_FLOAT = sys.float_info.max
 MAX_STEP = 2**63 - 1  # of int64
+# What older records call a column, and its name now: misconfidence is 1 - c, not 1 - p_y.
+RENAMED = ("log_misconfidence", "log_error_probability")
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,8 @@ def _checked_rows(rows: Any, source: str) -> list[dict[str, float]]:
                 raise ValueError(
                     f"{source}: row {index}, {short_repr(name)} must be a number or null"
                 )
-        checked.append({name: math.nan if v is None else v for name, v in row.items()})
+        checked.append(
+            {name.replace(*RENAMED): math.nan if v is None else v for name, v in row.items()}
+        )
         previous = step
     return checked

@@ -11,6 +11,7 @@ m - log(K-1) and m, which is all there is to the softmax tail band of paper Lemm
 """
 
 import math
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +105,7 @@ def soft_margin(logits: Tensor, target: Tensor) -> Tensor:
     return _soft_margin(logits, target)
 
 
-def true_misconfidence(logits: Tensor, target: Tensor) -> Tensor:
+def error_probability(logits: Tensor, target: Tensor) -> Tensor:
     """Probability 1 - p_y that the model gives to the wrong classes (THEORY.md section 5).
 
     Computed as sigmoid(-s) with the soft margin s, so that 1e-40 is 1e-40: in float32, 1 - p_y is
@@ -122,13 +123,21 @@ def true_misconfidence(logits: Tensor, target: Tensor) -> Tensor:
         ValueError, TypeError: wrong shapes or dtypes, a label out of range, NaN or inf logits.
 
     Example:
-        >>> true_misconfidence(torch.tensor([[30.0, 0.0]]), torch.tensor([0]))
+        >>> error_probability(torch.tensor([[30.0, 0.0]]), torch.tensor([0]))
         tensor([9.3576e-14])
     """
     margin = soft_margin(logits, target)
     # torch.sigmoid(-92.0) is 0 in float32, because it forms exp(92) = inf; this does not.
     small = torch.exp(-margin.abs())
     return torch.where(margin > 0, small, 1.0) / (1.0 + small)
+
+
+def true_misconfidence(logits: Tensor, target: Tensor) -> Tensor:
+    """Deprecated: `error_probability`. (Misconfidence is 1 - c, which needs no label.)"""
+    warnings.warn(
+        "true_misconfidence is now called error_probability", DeprecationWarning, stacklevel=2
+    )
+    return error_probability(logits, target)
 
 
 def log_margin_moment(margin: Tensor) -> Tensor:

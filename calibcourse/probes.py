@@ -92,10 +92,10 @@ def bound_quantities(logits: Tensor, target: Tensor) -> dict[str, float]:
     Example:
         >>> row = bound_quantities(torch.tensor([[2.0, 0.0], [0.0, 4.0]]), torch.tensor([0, 1]))
         >>> sorted(row), row["gamma"]
-        (['gamma', 'log_gap', 'log_lower', 'log_misconfidence', 'log_upper'], 2.0)
+        (['gamma', 'log_error_probability', 'log_gap', 'log_lower', 'log_upper'], 2.0)
     """
     bounds = ece_bounds(logits, target)
-    rungs = ("lower", "gap", "misconfidence", "upper")
+    rungs = ("lower", "gap", "error_probability", "upper")
     return {f"log_{rung}": bounds.log[rung] for rung in rungs} | {"gamma": bounds.gamma}
 
 

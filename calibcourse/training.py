@@ -13,7 +13,7 @@ SPLIT one of train, validation and test:
 | SPLIT_log_q | log of Q = mean exp(-m) | `margin_probe` |
 | sharpness | lambda_max of the Gauss-Newton matrix on training data | `SharpnessProbe` |
 | batch_sharpness | mean over batches of g'Hg / g'g on training data | `SharpnessProbe` |
-| SPLIT_log_lower, _gap, _misconfidence, _upper | logs, rungs of `ece_bounds` | `bound_quantities` |
+| SPLIT_log_lower, _gap, _error_probability, _upper | rungs of `ece_bounds` | `bound_quantities` |
 | SPLIT_gamma | logits; the smallest true margin | `bound_quantities` |
 | SPLIT_log_u0 .. u6, l1 .. l4 | logs of the rungs of `curvature_ladder` | `LadderProbe` |
 

@@ -2,7 +2,7 @@
 # # 02 · Margins
 #
 # *Confidence saturates: 0.99999 and 0.9999999 look alike. The logits behind it do not. Here you
-# measure by how much a network is right, bound its misconfidence by that number, and watch a
+# measure by how much a network is right, bound its error probability by that number, and watch a
 # comfortable margin vanish under a change no eye can see.*
 #
 # {{header: lesson 01}}
@@ -91,7 +91,7 @@ claim("the worst test image is wrong by more logits than the median training ima
       worst=test_margin.min(), median=train_margin.median())  # fmt: skip
 
 # %% [markdown]
-# ## 2 · The margin bounds the misconfidence
+# ## 2 · The margin bounds the error probability
 #
 # Why care about logits when calibration is about probabilities? Because the margin nearly decides
 # the probability. Write $S_y = \sum_{j\neq y} e^{z_j - z_y}$; then exactly $1 - p_y = S_y/(1+S_y)$.
@@ -132,7 +132,7 @@ plots.tail_band(test_margin, bounds, ax=ax)
 ax.set_title("Every image lies inside the band its margin allows")
 plots.show(
     fig,
-    alt="Misconfidence 1 - p_y of test images against their margin, logarithmic vertical axis. All "
+    alt="Error probability 1 - p_y of test images against their margin, logarithmic vertical axis. All "
     "points lie in a narrow band that falls as exp(-m) and flattens at one for negative margins; "
     "the paper's band, dashed, is wider.",
 )

@@ -108,7 +108,7 @@ plots.tail_band(margin, tail, ax=ax)
 ax.set_title("B.3 on real images: flat where wrong, falling as exp(-m) where right")
 plots.show(
     fig,
-    alt="Misconfidence of test images against their margin inside the band of B.3+, which is flat "
+    alt="Error probability of test images against their margin inside the band of B.3+, which is flat "
     "near one for negative margins and falls exponentially for positive ones. The paper's dashed "
     "upper line keeps rising far above one on the left.",
 )

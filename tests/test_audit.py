@@ -42,9 +42,12 @@ def test_its_numbers_are_those_of_the_metrics(too_sure):
     assert too_sure.accuracy == cc.bootstrap_interval(cc.accuracy, *data, n_resamples=50)
     assert too_sure.ece.estimate == float(cc.expected_calibration_error(*data))
     # Two float64 means of the same numbers.
-    gap = confidence.mean() - correct.double().mean()
-    assert too_sure.gap.estimate == pytest.approx(gap.item(), abs=1e-12)
-    assert too_sure.gap.low < too_sure.gap.estimate < too_sure.gap.high
+    over_confidence = confidence.mean() - correct.double().mean()
+    interval = too_sure.over_confidence
+    assert interval.estimate == pytest.approx(over_confidence.item(), abs=1e-12)
+    assert interval.low < interval.estimate < interval.high
+    with pytest.warns(DeprecationWarning, match="over_confidence"):
+        assert too_sure.gap == interval
     assert too_sure.smallest_margin == cc.true_margin(*data).min().item()
     assert too_sure.temperature == cc.TemperatureScaling().fit(*data).temperature
     assert too_sure.negative_log_likelihood == float(cc.negative_log_likelihood(*data))
@@ -67,7 +70,7 @@ def test_a_network_twice_too_sure_is_told_so_and_repaired_by_its_temperature(too
 
 def test_a_network_half_as_sure_as_right_is_told_so():
     found = audit(*drawn(scale=0.5), n_resamples=50)
-    assert found.gap.high < 0 and found.temperature < 1
+    assert found.over_confidence.high < 0 and found.temperature < 1
     assert "Not sure enough on the whole." in found.findings()
 
 
@@ -88,7 +91,7 @@ def test_the_chance_level_is_what_a_calibrated_model_shows():
 def test_errors_of_opposite_sign_are_not_taken_for_calibration():
     found = audit(*opposite_errors(), n_resamples=50)
     # 0.2 too sure on one half, 0.2 not sure enough on the other: the average is 0, the ECE 0.2.
-    assert found.gap.estimate == pytest.approx(0, abs=1e-6)  # float32 logarithms
+    assert found.over_confidence.estimate == pytest.approx(0, abs=1e-6)  # float32 logarithms
     assert found.ece.estimate == pytest.approx(0.2, abs=1e-6)
     said = " ".join(found.findings())
     assert "Miscalibrated" in said and "errors of opposite sign cancel" in said
@@ -129,7 +132,7 @@ def test_probabilities_in_the_place_of_logits_are_noticed():
 def test_the_report_holds_every_number_and_finding(too_sure):
     report = repr(too_sure)
     assert report.startswith("2,000 samples, 5 classes")
-    for value in (too_sure.accuracy, too_sure.gap, too_sure.ece):
+    for value in (too_sure.accuracy, too_sure.over_confidence, too_sure.ece):
         assert f"{value.estimate:.4f} [{value.low:.4f}, {value.high:.4f}]" in report
     for value in (too_sure.kce, too_sure.smooth_ece, too_sure.ece_rescaled, too_sure.ece_by_chance):
         assert f"{value:.4f}" in report

@@ -284,7 +284,7 @@ def test_the_one_hot_limit_meets_its_bounds(margin):
     )
 
 
-def test_the_gap_is_the_misconfidence_where_the_prediction_is_right():
+def test_the_gap_is_the_error_probability_where_the_prediction_is_right():
     z, _ = make_logits(30, 10, "gaussian", 20.0, seed=0)
     gaps = confidence_gap_bounds(z, z.argmax(1)).log
     assert torch.equal(gaps.value, gaps.upper)
@@ -296,7 +296,7 @@ def test_interpolating_ece_is_the_mean_misconfidence_for_any_bins(n_bins):
     bounds = ece_bounds(z, z.argmax(1), n_bins)
     assert bounds.regime == "interpolating" and bounds.gamma > 0
     # A sum of 50 numbers in another order.
-    for other in (bounds.gap, bounds.misconfidence, mean_misconfidence(z).item()):
+    for other in (bounds.gap, bounds.error_probability, mean_misconfidence(z).item()):
         assert bounds.ece == pytest.approx(other, rel=1e-13)
 
 
@@ -448,7 +448,7 @@ def test_ece_bounds_hold(case, n_bins, attacked):
     assert bounds.regime == ("interpolating" if bounds.gamma > 0 else "general")
     log, log_q = bounds.log, log_margin_moment(margin).item()
     k = logits.shape[1]
-    names = ["ece", "gap", "misconfidence", "upper", "paper_upper"]
+    names = ["ece", "gap", "error_probability", "upper", "paper_upper"]
     if bounds.gamma > 0:
         names = ["paper_lower", "lower", *names, "gamma_upper"]
         assert log["paper_lower"] == pytest.approx(log_q - math.log(k), abs=1e-12)
@@ -525,6 +525,8 @@ def test_slack_is_the_factor_lost():
     with pytest.raises(AttributeError, match="EceBounds has no rung or attribute 'u9'"):
         bounds.u9  # noqa: B018
     assert "lower" in dir(bounds) and copy.deepcopy(bounds).ece == bounds.ece
+    with pytest.warns(DeprecationWarning, match="error_probability"):
+        assert bounds.misconfidence == bounds.error_probability
 
 
 # ---------------------------------------------------------------------------- the ladder

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from calibcourse.margins import (
+    error_probability,
     input_margin_gradient,
     linear_robust_margin,
     log_margin_moment,
@@ -42,7 +43,7 @@ def logits_and_target(draw, max_classes=30):
     return logits, torch.randint(k, (n,), generator=generator)
 
 
-def exact_misconfidence(row: list[float], label: int) -> decimal.Decimal:
+def exact_error_probability(row: list[float], label: int) -> decimal.Decimal:
     """1 - p_y to 60 digits."""
     with decimal.localcontext(prec=60):
         weights = [(decimal.Decimal(z) - decimal.Decimal(row[label])).exp() for z in row]
@@ -78,7 +79,7 @@ def test_margins_keep_dtype_and_are_exact_on_small_integers(dtype):
     assert torch.equal(true_margin(logits, target), torch.tensor([2, -3, 0], dtype=dtype))
     assert torch.equal(predicted_margin(logits), torch.tensor([2, 3, 0], dtype=dtype))
     assert soft_margin(logits, target).dtype == dtype
-    assert true_misconfidence(logits, target).dtype == dtype
+    assert error_probability(logits, target).dtype == dtype
 
 
 def test_margin_gradient_reaches_the_two_classes_that_decide():
@@ -114,13 +115,13 @@ def test_soft_margin_survives_a_common_shift(dtype):
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-13)])
 @pytest.mark.parametrize("margin", [-80.0, -3.0, 0.0, 1.0, 12.0, 18.0, 40.0, 80.0, 92.0])
-def test_misconfidence_does_not_cancel(dtype, tolerance, margin):
+def test_error_probability_does_not_cancel(dtype, tolerance, margin):
     # A relative error of |soft margin| units in the last place is inherent: the exponential of a
     # rounded number near 92 is off by up to 92 · 6e-8 in float32. Below 1e-38 float32 counts in
     # steps of 1.4e-45, which is 1e-5 of e^-92 = 1e-40.
     logits = torch.tensor([[margin, 0.0, -1.5, -2.0]], dtype=dtype)
-    found = true_misconfidence(logits, torch.tensor([0])).double().item()
-    exact = float(exact_misconfidence(logits[0].tolist(), 0))
+    found = error_probability(logits, torch.tensor([0])).double().item()
+    exact = float(exact_error_probability(logits[0].tolist(), 0))
     assert found > 0
     assert found == pytest.approx(exact, rel=2 * tolerance)
 
@@ -275,7 +276,7 @@ WEIGHT, INPUTS = torch.zeros(4, 2), torch.zeros(3, 2)
         (lambda: true_margin(LOGITS, TARGET.float()), TypeError, "target must have dtype"),
         (lambda: soft_margin(LOGITS / 0, TARGET), ValueError, "logits must be finite"),
         (lambda: predicted_margin(torch.zeros(3, 1)), ValueError, "logits must have K >= 2"),
-        (lambda: true_misconfidence(LOGITS.long(), TARGET), TypeError, "logits must have a float"),
+        (lambda: error_probability(LOGITS.long(), TARGET), TypeError, "logits must have a float"),
         (lambda: log_margin_moment(LOGITS), ValueError, "margin must have shape"),
         (lambda: log_margin_moment(torch.zeros(0)), ValueError, "margin must have shape"),
         (lambda: log_margin_moment(TARGET), TypeError, "margin must have a floating dtype"),
@@ -312,3 +313,9 @@ WEIGHT, INPUTS = torch.zeros(4, 2), torch.zeros(3, 2)
 def test_bad_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_the_old_name_of_the_error_probability_warns():
+    with pytest.warns(DeprecationWarning, match="error_probability"):
+        old = true_misconfidence(LOGITS, TARGET)
+    assert torch.equal(old, error_probability(LOGITS, TARGET))

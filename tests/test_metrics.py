@@ -96,7 +96,7 @@ def test_certainty_counts_in_the_last_bin():
 
 def test_empty_bins_are_nan_and_say_nothing():
     curve = reliability_curve(torch.tensor([[3.0, 0.0]]), torch.tensor([0]), n_bins=4)
-    for values in (curve.confidence, curve.accuracy, curve.gap):
+    for values in (curve.confidence, curve.accuracy, curve.over_confidence):
         assert values.isnan().tolist() == [True, True, True, False]
     assert maximum_calibration_error(torch.tensor([[3.0, 0.0]]), torch.tensor([0])) > 0
     assert len(repr(curve).splitlines()) == 3  # title, head, one bin
@@ -109,8 +109,10 @@ def test_curve_adds_up_to_the_errors():
         filled = curve.count > 0
         gap = (curve.accuracy - curve.confidence)[filled]
         assert curve.count.sum() == 500
-        # Two roundings of 1e-16 in the subtraction that `gap` avoids.
-        torch.testing.assert_close(curve.gap[filled], gap, rtol=0, atol=1e-15)
+        # Two roundings of 1e-16 in the subtraction that the curve avoids.
+        torch.testing.assert_close(curve.over_confidence[filled], -gap, rtol=0, atol=1e-15)
+        with pytest.warns(DeprecationWarning, match="over_confidence"):
+            assert torch.equal(curve.gap[filled], -curve.over_confidence[filled])
         ece = (curve.count[filled] / 500 * gap.abs()).sum()
         torch.testing.assert_close(expected_calibration_error(logits, target, 10, binning), ece)
         mce = gap.abs().max()
@@ -646,7 +648,7 @@ def test_cuda_agrees_with_cpu(dtype):
         result = function(*on_gpu)
         assert result.device == on_gpu[0].device
         # exp differs in the last place between the two: 1e-7 in float32 arithmetic; a confidence
-        # at an edge may change its bin, which moves ECE by the change in its own gap only.
+        # at an edge may change its bin, which moves ECE by the change in its own difference only.
         torch.testing.assert_close(result.cpu(), function(logits, target), rtol=1e-5, atol=1e-7)
     _, correct = confidence_and_correct(*on_gpu)
     assert torch.equal(correct.cpu(), confidence_and_correct(logits, target)[1])

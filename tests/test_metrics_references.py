@@ -86,7 +86,7 @@ def test_binned_errors(n_samples, n_classes, scale, n_bins):
         gap[b] = residual[inside].mean() if count[b] else math.nan
     curve = reliability_curve(logits, target, n_bins)
     assert curve.count.tolist() == count.tolist()
-    np.testing.assert_allclose(curve.gap.numpy(), gap, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(-curve.over_confidence.numpy(), gap, rtol=0, atol=1e-14)
     ece = np.nansum(count * np.abs(gap)) / n_samples
     assert float(expected_calibration_error(logits, target, n_bins)) == pytest.approx(
         ece, abs=1e-14
@@ -224,7 +224,7 @@ def test_smooth_error_at_a_small_bandwidth():
     assert sigma == pytest.approx(expected, rel=1e-3)  # what the docstring promises
 
 
-def test_smooth_error_of_one_sided_gaps_is_their_mean():
+def test_smooth_error_of_one_sided_residuals_is_their_mean():
     """Smoothing moves mass and loses none: all over-confident gives c̄ − accuracy, whatever σ."""
     logits, _ = sample(300)
     target = logits.argmin(1)

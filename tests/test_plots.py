@@ -147,7 +147,7 @@ CURVE = ReliabilityCurve(
     count=torch.tensor([0, 5, 20, 75]),
     confidence=torch.tensor([math.nan, 0.4, 0.6, 0.9]).double(),
     accuracy=torch.tensor([math.nan, 0.2, 0.7, 0.8]).double(),
-    gap=torch.tensor([math.nan, -0.2, 0.1, -0.1]).double(),
+    over_confidence=torch.tensor([math.nan, 0.2, -0.1, 0.1]).double(),
 )
 MARGINS = torch.tensor([-30.0, -1.2, 0.6, 0.7, 40.0])  # two of them beyond the fixed axis
 LOGITS = torch.tensor([[math.log(9.0), 0.0]] * 4, dtype=torch.float64)  # confidence 0.9

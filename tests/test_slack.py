@@ -47,7 +47,9 @@ def row(step: int, sharpness: float, gamma: float, decades: float) -> dict[str, 
         own = {"gamma": gamma if split == "train" else -1.0, "ece": 0.01, "log_u0": 2.0}
         own |= {"accuracy": 0.9, "confidence": 0.9}  # u = err = 0.1
         own |= {"log_q": math.log(0.01) + lost - math.log(9)}
-        own |= {f"log_{name}": math.log(0.01) + lost for name in ("upper", "misconfidence", "gap")}
+        own |= {
+            f"log_{name}": math.log(0.01) + lost for name in ("upper", "error_probability", "gap")
+        }
         own |= {"log_lower": math.log(0.01) - lost if own["gamma"] > 0 else math.nan}
         own |= {f"log_{rung}": 2.0 + (lost if rung[0] == "u" else -lost) for rung in RUNGS}
         values |= {f"{split}_{name}": value for name, value in own.items()}
@@ -80,7 +82,7 @@ def test_phases_come_from_the_run_itself():
 def test_slack_is_what_was_put_in(split):
     slack = log_slack(HISTORY, split)
     assert set(slack) == {*ECE_BOUNDS, *RUNGS}
-    for bound in ("upper", "misconfidence", "gap", "paper_upper", *RUNGS):
+    for bound in ("upper", "error_probability", "gap", "paper_upper", *RUNGS):
         np.testing.assert_allclose(slack[bound], [1, 2, 3, 4], rtol=1e-12)
     if split == "test":  # γ < 0 throughout: no lower bound by Q
         assert np.isnan(slack["lower"]).all() and np.isnan(slack["paper_lower"]).all()

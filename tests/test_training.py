@@ -562,6 +562,11 @@ def test_saved_history_comes_back_bit_for_bit(tmp_path_factory, history):
         np.testing.assert_array_equal(loaded.column("a"), history.column("a"))
 
 
+def test_a_column_of_older_records_has_its_name_of_today():
+    record = History([{"step": 0, "test_log_misconfidence": -1.0}]).to_dict()
+    assert History.from_dict(record).columns == ("step", "test_log_error_probability")
+
+
 def rows_with(**changes):
     return {**History([{"step": 0, "a": 1.0}]).to_dict(), **changes}
 

@@ -1,6 +1,7 @@
 """ECE between its bounds by margins (THEORY.md B.1 to B.3⁺, 4.1, 4.2, 4.4)."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ class EceBounds(Chain):
         gamma: γ = min m, the smallest true margin, in logit units.
         paper_lower, lower: Q/K and Q/(1 + e^{-γ}), where γ > 0 (paper Thm 4.2, THEORY.md 4.4).
         ece: the calibration error itself.
-        gap, misconfidence: mean |1{ŷ=y} - c| (B.1) and mean 1 - p_y (B.2).
+        gap, error_probability: mean |1{ŷ=y} - c| (B.1) and mean 1 - p_y (B.2).
         upper: mean σ(log(K-1) - m), from the margins alone (B.3⁺); never above 1.
         paper_upper: (K-1) Q (paper Thm 4.1).
         gamma_upper: (K-1) e^{-γ}, where γ > 0 (paper Thm 4.2).
@@ -34,6 +35,14 @@ class EceBounds(Chain):
 
     regime: str
     gamma: float
+
+    @property
+    def misconfidence(self) -> float:
+        """Deprecated: `error_probability`. (Misconfidence is 1 - c.)"""
+        warnings.warn(
+            "EceBounds.misconfidence is now error_probability", DeprecationWarning, stacklevel=2
+        )
+        return self.error_probability
 
     def _heading(self) -> str:
         return f"{self.regime}, gamma={self.gamma:.4g}, "
@@ -93,8 +102,8 @@ def ece_bounds(
         Rung("lower", log_lower, "ece", -1, "Q/(1 + e^-γ)", f"{here} 4.4", positive),
         Rung("ece", log_of(ece), "ece", 0, "ECE", ""),
         Rung("gap", log_mean(gaps.value), "ece", 1, "mean |1{ŷ=y} - c|", f"{paper} B.1"),
-        Rung("misconfidence", log_mean(gaps.upper), "gap", 1, "mean 1 - p_y", f"{paper} B.2"),
-        Rung("upper", log_mean(F.logsigmoid(log_rivals - margin)), "misconfidence", 1,
+        Rung("error_probability", log_mean(gaps.upper), "gap", 1, "mean 1 - p_y", f"{paper} B.2"),
+        Rung("upper", log_mean(F.logsigmoid(log_rivals - margin)), "error_probability", 1,
              "mean σ(log(K-1) - m)", f"{here} B.3⁺"),
         Rung("paper_upper", log_rivals + log_q, "upper", 1, "(K-1) Q", f"{paper} Thm 4.1"),
         Rung("gamma_upper", log_rivals - gamma, "paper_upper", 1,

@@ -112,7 +112,7 @@ class HessianBounds(SampleBounds):
 
 
 def softmax_tail_bounds(logits: Tensor, target: Tensor) -> TailBounds:
-    """Misconfidence 1 - p_y = S/(1+S) in the band that its margin allows.
+    """Error probability 1 - p_y = S/(1+S) in the band that the margin allows.
 
     S = Σ_{j≠y} e^{z_j - z_y} lies between its largest term e^{-m} and K-1 times it, and s/(1+s)
     increases (THEORY.md B.3⁺). For m >= 0 the left side is at least e^{-m}/2, whatever K is. Both

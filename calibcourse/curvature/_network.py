@@ -129,7 +129,7 @@ class Linearization:
         parameters: the tensors to differentiate in.
         inputs: (N, ...).
         cotangent: gives the point u0 (N, K) at which Jᵀu is built, from the logits; J v does not
-            depend on it, the second derivative of `push_and_bend` does. None means zeros.
+            depend on it, the second derivative of `jvp_and_curvature` does. None means zeros.
     """
 
     def __init__(
@@ -145,38 +145,38 @@ class Linearization:
             self.logits = precise_logits(model, inputs, self._logits)
             start = torch.zeros_like(self._logits) if cotangent is None else cotangent(self.logits)
             self._cotangent = start.to(self._logits.dtype).detach().requires_grad_()
-            pulled = torch.autograd.grad(
+            products = torch.autograd.grad(
                 self._logits,
                 self._parameters,
                 self._cotangent,
                 create_graph=True,
                 allow_unused=True,
             )
-        self._used = [index for index, part in enumerate(pulled) if part is not None]
-        self._pulled = [pulled[index] for index in self._used]
+        self._used = [index for index, part in enumerate(products) if part is not None]
+        self._vjp_of_start = [products[index] for index in self._used]
 
-    def pull(self, cotangent: Tensor | None = None) -> Tensor:
+    def vjp(self, cotangent: Tensor | None = None) -> Tensor:
         """Jᵀu summed over the batch, (d,), for u of shape (N, K); None means u0, at no cost."""
         if cotangent is None:
             parts = [torch.zeros_like(p) for p in self._parameters]
-            for index, part in zip(self._used, self._pulled, strict=True):
+            for index, part in zip(self._used, self._vjp_of_start, strict=True):
                 parts[index] = part.detach()
             return flatten(parts)
         cotangent = cotangent.to(self._logits.dtype)
         return flatten(gradients(self._logits, self._parameters, cotangent))
 
-    def push(self, vector: Tensor) -> Tensor:
+    def jvp(self, vector: Tensor) -> Tensor:
         """J v, (N, K), for v of shape (d,)."""
         return self._differentiate([self._cotangent], vector)[0]
 
-    def push_and_bend(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+    def jvp_and_curvature(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """J v, (N, K), and (Σ_ik u0_ik ∇²z_ik) v, (d,): what the logits' own curvature adds."""
-        pushed, *bent = self._differentiate([self._cotangent, *self._parameters], vector)
-        return pushed, flatten(bent)
+        jvp, *curvature = self._differentiate([self._cotangent, *self._parameters], vector)
+        return jvp, flatten(curvature)
 
     def _differentiate(self, variables: list[Tensor], vector: Tensor) -> list[Tensor]:
         tangents = unflatten(vector, self._parameters)
-        return gradients(self._pulled, variables, [tangents[index] for index in self._used])
+        return gradients(self._vjp_of_start, variables, [tangents[index] for index in self._used])
 
 
 def gradients(outputs, variables: list[Tensor], cotangents=None) -> list[Tensor]:

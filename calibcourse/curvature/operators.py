@@ -188,7 +188,7 @@ class GaussNewton(_NetworkOperator):
         super().__init__(model, inputs, None, loss, batch_size)
 
     def _product(self, point: Linearization, vector: Tensor) -> Tensor:
-        return point.pull(_product(point.logits, point.push(vector), self.loss))
+        return point.vjp(_product(point.logits, point.jvp(vector), self.loss))
 
 
 class Hessian(_NetworkOperator):
@@ -209,7 +209,7 @@ class Hessian(_NetworkOperator):
         ValueError, TypeError: as for `GaussNewton`; also labels out of range or of wrong shape.
 
     Example:
-        >>> model = nn.Linear(3, 2)  # linear: the logits do not bend, so H = G
+        >>> model = nn.Linear(3, 2)  # linear: the logits have no curvature: H = G
         >>> inputs, target = torch.randn(5, 3), torch.zeros(5, dtype=torch.int64)
         >>> H = Hessian(model, inputs, target)
         >>> torch.allclose(H.to_dense(), GaussNewton(model, inputs).to_dense())
@@ -228,8 +228,8 @@ class Hessian(_NetworkOperator):
 
     def gradient(self) -> Tensor:
         """Gradient of the mean loss, (d,): Jᵀ ∂ℓ/∂z, left over from building the graph."""
-        return self._mean(Linearization.pull)
+        return self._mean(Linearization.vjp)
 
     def _product(self, point: Linearization, vector: Tensor) -> Tensor:
-        pushed, bent = point.push_and_bend(vector)
-        return point.pull(_product(point.logits, pushed, self.loss)) + bent
+        jvp, curvature = point.jvp_and_curvature(vector)
+        return point.vjp(_product(point.logits, jvp, self.loss)) + curvature

@@ -224,7 +224,7 @@ _MARGINS = torch.tensor([-math.log(3), 0.0, math.log(9)])
 band = Exercise(
     lesson="02",
     name="band",
-    title="The band around the misconfidence",
+    title="The band around the error probability",
     difficulty=2,
     importance=4,
     minutes=8,
@@ -285,19 +285,20 @@ band = Exercise(
         WrongSolution(
             "factor of the paper's lower bound",
             _band_of(lambda r, k: 1 / (1 + k * r), _upper),
-            "Your lower bound tends to 1 for large margins, where the misconfidence tends to 0. "
-            "What you have on the left bounds p_y, not 1 − p_y.",
+            "Your lower bound tends to 1 for large margins, where the error probability tends to "
+            "0. What you have on the left bounds p_y, not 1 − p_y.",
         ),
         WrongSolution(
             "bounds of S_y",
             _band_of(lambda r, k: r, _paper_upper),
-            "You bound S_y, which may be any positive number. The misconfidence is S_y/(1 + S_y).",
+            "You bound S_y, which may be any positive number. The error probability is "
+            "S_y/(1 + S_y).",
         ),
         WrongSolution(
             "sides swapped",
             lambda margin, n_classes: my_band(margin, n_classes)[::-1],
             "Your two sides are swapped: the lower bound comes first. With K − 1 strong rivals the "
-            "misconfidence is larger than with one.",
+            "error probability is larger than with one.",
         ),
         WrongSolution(
             "K instead of K − 1",
@@ -308,13 +309,13 @@ band = Exercise(
             "sign of m",
             lambda margin, n_classes: my_band(-margin, n_classes),
             "You have the sign of the margin reversed: the larger the margin, the smaller the "
-            "misconfidence.",
+            "error probability.",
         ),
         WrongSolution(
             "bounds on p_y",
             _band_of(lambda r, k: 1 / (1 + k * r), lambda r, k: 1 / (1 + r)),
-            "You bound p_y. The misconfidence is 1 − p_y, so 1 minus your bounds, and their order "
-            "turns round.",
+            "You bound p_y. The error probability is 1 − p_y, so 1 minus your bounds, and their "
+            "order turns round.",
         ),
     ),
     hints=(

@@ -284,8 +284,8 @@ ece_lower = Exercise(
         WrongSolution(
             "the worst image alone",
             _interpolating(lambda m: torch.sigmoid(-m.min())),
-            "You bound the misconfidence of the worst image. The calibration error is a mean: most "
-            "images are better than that.",
+            "You bound the error probability of the worst image. The calibration error is a mean: "
+            "most images are better than that.",
         ),
         WrongSolution(
             "no denominator",

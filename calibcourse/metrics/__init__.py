@@ -1,8 +1,9 @@
 """Calibration of a classifier, measured from its logits.
 
 Notation (THEORY.md 1): p = softmax(z), ŷ = argmax z (the lowest index on a tie), confidence
-c = p_ŷ, misconfidence 1 − c = Σ_{j≠ŷ} p_j. Per sample the **gap** is 1{ŷ = y} − c: calibrated
-means that gaps average to zero among samples of equal confidence.
+c = p_ŷ, misconfidence 1 − c = Σ_{j≠ŷ} p_j. Per sample the **residual** is
+1{ŷ = y} − c: calibrated means that residuals average to zero among samples of equal confidence.
+Where they average to something negative the model is over-confident.
 
 Two habits run through the files. Samples are read in blocks that fit the processor's cache, so that
 no N × K array of probabilities is ever written. And 1 − c is never a subtraction: with

@@ -1,5 +1,6 @@
 """Calibration errors over bins of confidence: the reliability curve, ECE and MCE."""
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -19,25 +20,36 @@ class ReliabilityCurve:
         count: (n_bins,) int64, samples per bin.
         confidence: (n_bins,) float64, mean confidence; NaN where the bin is empty.
         accuracy: (n_bins,) float64, share of right predictions; NaN where the bin is empty.
-        gap: (n_bins,) float64, accuracy − confidence without the rounding error of that
-            subtraction; negative where the model is over-confident; NaN where the bin is empty.
+        over_confidence: (n_bins,) float64, confidence − accuracy without the rounding error of
+            that subtraction; NaN where the bin is empty.
     """
 
     edges: Tensor
     count: Tensor
     confidence: Tensor
     accuracy: Tensor
-    gap: Tensor
+    over_confidence: Tensor
+
+    @property
+    def gap(self) -> Tensor:
+        """Deprecated: minus `over_confidence`."""
+        warnings.warn(
+            "ReliabilityCurve.gap is now over_confidence, of opposite sign",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return -self.over_confidence
 
     def __repr__(self) -> str:
         n_bins, n_samples = len(self.count), int(self.count.sum())
         lines = [f"ReliabilityCurve({n_bins} bins, {n_samples} samples; empty bins not shown)"]
-        lines.append("  bin                 count  confidence  accuracy      gap")
+        lines.append("  bin                 count  confidence  accuracy  over-confidence")
         for bin_ in self.count.nonzero()[:, 0].tolist():
             low, high = self.edges[bin_ : bin_ + 2].tolist()
             lines.append(
                 f"  ({low:.4f}, {high:.4f}] {int(self.count[bin_]):7d}  "
-                f"{self.confidence[bin_]:10.4f}  {self.accuracy[bin_]:8.4f}  {self.gap[bin_]:+7.4f}"
+                f"{self.confidence[bin_]:10.4f}  {self.accuracy[bin_]:8.4f}  "
+                f"{self.over_confidence[bin_] + 0.0:+15.4f}"
             )
         return "\n".join(lines)
 
@@ -70,9 +82,9 @@ def reliability_curve(
         >>> logits = torch.tensor([[2.0, 0.0], [1.5, 0.0], [0.0, 0.1], [3.0, 0.0]])
         >>> reliability_curve(logits, torch.tensor([0, 1, 1, 0]), n_bins=4)
         ReliabilityCurve(4 bins, 4 samples; empty bins not shown)
-          bin                 count  confidence  accuracy      gap
-          (0.5000, 0.7500]       1      0.5250    1.0000  +0.4750
-          (0.7500, 1.0000]       3      0.8836    0.6667  -0.2170
+          bin                 count  confidence  accuracy  over-confidence
+          (0.5000, 0.7500]       1      0.5250    1.0000          -0.4750
+          (0.7500, 1.0000]       3      0.8836    0.6667          +0.2170
     """
     return curve(*_binned(logits, target, n_bins, binning))
 
@@ -83,9 +95,9 @@ def expected_calibration_error(
     """Expected calibration error: Σ_b (n_b/N) |accuracy_b − confidence_b|.
 
     Source: Naeini et al. 2015; Guo et al. 2017, arXiv 1706.04599; bins as in `reliability_curve`.
-    One pass over the logits, O(n_bins) state. A finite sample biases it upwards: chance gaps are
-    counted in absolute value, so a perfectly calibrated model has ECE > 0 and more bins give more
-    (Roelofs et al. 2022, arXiv 2012.08668). Where every prediction is right, ECE is
+    One pass over the logits, O(n_bins) state. A finite sample biases it upwards: differences by
+    chance are counted in absolute value, so a perfectly calibrated model has ECE > 0 and more bins
+    give more (Roelofs et al. 2022, arXiv 2012.08668). Where every prediction is right, ECE is
     `mean_misconfidence` whatever the bins.
 
     Args:
@@ -146,9 +158,9 @@ def _binned(logits: Tensor, target: Tensor, n_bins: int, binning: str) -> tuple[
         check_logits_and_target(logits, target)
         edges = equal_width_edges(n_bins).to(logits.device)
         return edges, equal_width_totals(logits, target, edges)
-    confidence, gap, correct = scores_of_all(logits, target)
+    confidence, residual, correct = scores_of_all(logits, target)
     edges = _equal_mass_edges(confidence, n_bins)
-    return edges, _bin_totals(confidence, gap, correct, edges)
+    return edges, _bin_totals(confidence, residual, correct, edges)
 
 
 def equal_width_edges(n_bins: int) -> Tensor:
@@ -170,11 +182,11 @@ def equal_width_totals(logits: Tensor, target: Tensor, edges: Tensor) -> Tensor:
     return sum(_bin_totals(*scores, edges) for scores in scores(logits, target))
 
 
-def _bin_totals(confidence: Tensor, gap: Tensor, correct: Tensor, edges: Tensor) -> Tensor:
-    """(3, n_bins) float64: samples, right predictions and summed gap of each bin."""
+def _bin_totals(confidence: Tensor, residual: Tensor, correct: Tensor, edges: Tensor) -> Tensor:
+    """(3, n_bins) float64: samples, right predictions and summed residual of each bin."""
     index = _bin_index(confidence, edges)
     totals = torch.zeros(3, len(edges) - 1, dtype=torch.float64, device=index.device)
-    for total, values in zip(totals, (torch.ones_like(gap), correct, gap), strict=True):
+    for total, values in zip(totals, (torch.ones_like(residual), correct, residual), strict=True):
         total.index_add_(0, index, values.double())
     return totals
 
@@ -185,21 +197,21 @@ def _bin_index(confidence: Tensor, edges: Tensor) -> Tensor:
 
 
 def curve(edges: Tensor, totals: Tensor) -> ReliabilityCurve:
-    count, n_correct, gap = totals
+    count, n_correct, residual = totals
     return ReliabilityCurve(
         edges=edges,
         count=count.long(),
-        confidence=(n_correct - gap) / count,
+        confidence=(n_correct - residual) / count,
         accuracy=n_correct / count,
-        gap=gap / count,
+        over_confidence=-residual / count,
     )
 
 
 def expected_error(totals: Tensor) -> Tensor:
-    count, _, gap = totals
-    return gap.abs().sum() / count.sum()
+    count, _, residual = totals
+    return residual.abs().sum() / count.sum()
 
 
 def maximum_error(totals: Tensor) -> Tensor:
-    count, _, gap = totals
-    return (gap.abs() / count.clamp(min=1)).amax()
+    count, _, residual = totals
+    return (residual.abs() / count.clamp(min=1)).amax()

@@ -36,10 +36,10 @@ def bootstrap_interval(
     """Percentile bootstrap interval of any metric (Efron 1979): resample samples, recompute.
 
     Sound for means (accuracy, NLL, Brier). For ECE, MCE, KCE and smECE read it as a measure of
-    spread, not as an interval that covers: these add up absolute or squared gaps, so chance gaps
-    count as error. The estimate already carries one dose of that upward bias, and each resample
-    adds a second, since it sees the sample's own noise as truth. The interval is therefore shifted
-    up; for a well-calibrated model it can even lie above the estimate, and it never contains 0.
+    spread, not as an interval that covers: these add up absolute or squared differences, so chance
+    counts as error. The estimate is biased upwards by that once, and each resample a second time,
+    since it takes the sample's own noise for truth. The interval is therefore shifted up; for a
+    well-calibrated model it can even lie above the estimate, and it never contains 0.
 
     Args:
         statistic: called as statistic(logits, target), returns one number.

@@ -39,10 +39,10 @@ def kernel_calibration_error(logits: Tensor, target: Tensor, bandwidth: float = 
         tensor(0.1554, dtype=torch.float64)
     """
     check_real(bandwidth, "bandwidth", 0, strict=True)
-    confidence, gap, _ = scores_of_all(logits, target)
+    confidence, residual, _ = scores_of_all(logits, target)
     confidence, order = confidence.sort()
     distance = confidence.double().diff() / bandwidth
-    field = _discounted_sums(gap[order], torch.exp(-distance))
+    field = _discounted_sums(residual[order], torch.exp(-distance))
     field *= field
     field[:-1] *= -torch.expm1(-2 * distance)  # 1 − a²
     return field.sum().sqrt() / len(field)

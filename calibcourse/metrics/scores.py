@@ -1,4 +1,4 @@
-"""Per sample: the confidence, the gap 1{ŷ = y} − c, and whether the prediction is right."""
+"""Per sample: the confidence, the residual 1{ŷ = y} − c, and whether the prediction is right."""
 
 from collections.abc import Iterator
 
@@ -39,23 +39,24 @@ def confidence_and_correct(logits: Tensor, target: Tensor) -> tuple[Tensor, Tens
 
 
 def scores(logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield (confidence, gap, correct) block by block; gap = 1{ŷ=y} − c without cancellation.
+    """Yield (confidence, residual, correct) of one block after another.
 
-    The gap is float64, so that c and 1 − c add up to 1 also for float32 logits.
+    The residual 1{ŷ=y} − c is no subtraction, and float64, so that c and 1 − c add up to 1 also for
+    float32 logits.
     """
     for shifted, rows in blocks(logits):
         rest, n_tied = rest_and_ties(shifted)
         correct = _is_correct(shifted, target[rows], n_tied)
         confidence = 1 / (1 + rest)
-        gap = torch.where(correct, rest, -1).mul_(confidence)
-        yield confidence.to(shifted.dtype), gap, correct
+        residual = torch.where(correct, rest, -1).mul_(confidence)
+        yield confidence.to(shifted.dtype), residual, correct
 
 
 def scores_of_all(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Validate, then (confidence, gap, correct) of all N samples."""
+    """Validate, then (confidence, residual, correct) of all N samples."""
     check_logits_and_target(logits, target)
-    confidence, gap, correct = zip(*scores(logits, target), strict=True)
-    return torch.cat(confidence), torch.cat(gap), torch.cat(correct)
+    confidence, residual, correct = zip(*scores(logits, target), strict=True)
+    return torch.cat(confidence), torch.cat(residual), torch.cat(correct)
 
 
 def _is_correct(shifted: Tensor, target: Tensor, n_tied: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Smooth calibration error smECE: gaps smoothed at the scale of the error itself."""
+"""Smooth calibration error smECE: residuals smoothed at the scale of the error itself."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from .._checks import check_logits_and_target
 from .scores import scores
 
-# Cells of the grid that carries the gaps, and halvings of [0, 1], after which σ is known to 1e-9.
+# Cells of the grid that carries the residuals; halvings of [0, 1], after which σ is right to 1e-9.
 _N_CELLS = 1 << 14
 _N_BISECTIONS = 30
 
@@ -16,16 +16,16 @@ _N_BISECTIONS = 30
 def smooth_calibration_error(logits: Tensor, target: Tensor) -> Tensor:
     """smECE, the smooth ECE of Błasiok and Nakkiran 2023 (arXiv 2309.12236): no bins, no parameter.
 
-    The gaps, as a signed measure on [0, 1], are smoothed by a Gaussian of width σ that is reflected
-    at both ends; smECE_σ is the integral of the absolute value. It falls as σ grows, and smECE is
-    its one fixed point, smECE_σ = σ: the error is judged at the scale of its own size. It is
-    continuous in the confidences, as no binned error is, and small exactly when a calibrated model
-    is near (their "consistent calibration measure"). It is what the package relplot reports; the
-    "smooth calibration error" smCE, a supremum over Lipschitz functions, is another quantity.
+    The residuals, as a signed measure on [0, 1], are smoothed by a Gaussian of width σ that is
+    reflected at both ends; smECE_σ is the integral of the absolute value. It falls as σ grows, and
+    smECE is its one fixed point, smECE_σ = σ: the error is judged at the scale of its own size. It
+    is continuous in the confidences, as no binned error is, and small exactly when a calibrated
+    model is near (their "consistent calibration measure"). It is what the package relplot reports;
+    the "smooth calibration error" smCE, a supremum over Lipschitz functions, is another quantity.
 
-    Cost: one pass over the logits, then 30 Fourier transforms of fixed length. Each gap is shared
-    between the two nearest of 16,384 cells: where σ is above 1e-3 this changes the result by less
-    than 1e-3 of itself; where it is below 1e-4 the cells, not σ, decide what is averaged.
+    Cost: one pass over the logits, then 30 Fourier transforms of fixed length. Each residual is
+    shared between the two nearest of 16,384 cells: where σ is above 1e-3 this changes the result by
+    less than 1e-3 of itself; where it is below 1e-4 the cells, not σ, decide what is averaged.
     Deterministic.
 
     Args:
@@ -45,8 +45,8 @@ def smooth_calibration_error(logits: Tensor, target: Tensor) -> Tensor:
     """
     check_logits_and_target(logits, target)
     cells = torch.zeros(_N_CELLS, dtype=torch.float64, device=logits.device)
-    for confidence, gap, _ in scores(logits, target):
-        _share_between_cells(cells, confidence.double(), gap)
+    for confidence, residual, _ in scores(logits, target):
+        _share_between_cells(cells, confidence.double(), residual)
     return _smooth_fixed_point(cells / len(logits))
 
 

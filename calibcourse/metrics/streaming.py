@@ -40,9 +40,9 @@ class CalibrationError:
     """ECE and its companions over a stream of batches, in O(n_bins) float64 state.
 
     Batches of any sizes give what one call on all samples gives. Which bin a sample falls in, the
-    counts and the accuracy are identical to the last bit; the summed gaps agree to float64 rounding
-    (about 1e-15 relative), because gaps span many magnitudes and addition rounds in the order of
-    arrival.
+    counts and the accuracy are identical to the last bit; the summed residuals agree to float64
+    rounding (about 1e-15 relative), because residuals span many magnitudes and addition rounds in
+    the order of arrival.
 
     Args:
         n_bins: M, at least 1; equal-width bins as in `reliability_curve`.
@@ -105,14 +105,14 @@ class CalibrationError:
         Raises:
             RuntimeError: there are none.
         """
-        count, n_correct, gap = self._totals.sum(1).tolist()
+        count, n_correct, residual = self._totals.sum(1).tolist()
         if count == 0:
             raise RuntimeError("no samples yet: call update(logits, target) before compute()")
         return CalibrationSummary(
             expected_calibration_error=float(expected_error(self._totals)),
             maximum_calibration_error=float(maximum_error(self._totals)),
             accuracy=n_correct / count,
-            mean_confidence=(n_correct - gap) / count,
+            mean_confidence=(n_correct - residual) / count,
             count=int(count),
             curve=curve(self._edges.to(self._totals.device), self._totals),
         )

@@ -152,17 +152,17 @@ def logit_bounds(logits: Tensor, target: int, axes: Sequence[Axes]) -> None:
     bars.set_xticks(range(0, len(logits), max(1, len(logits) // 5)))
 
     gap, tail = confidence_gap_bounds(row, label), softmax_tail_bounds(row, label)
-    bend = logit_hessian_bounds(row)
+    curvature = logit_hessian_bounds(row)
     lines = {  # value; this course's bounds; the paper's
         "B.2  |1{ŷ=y} − c|": (gap.value, (), (gap.upper,)),
         "B.3  $1 - p_y$": (
             tail.value, (tail.lower, tail.upper), (tail.paper_lower, tail.paper_upper)
         ),
         "B.4  $\\lambda_{\\max}(H)$": (
-            bend.value,
-            (torch.maximum(bend.lower, bend.trace_lower),
-             torch.minimum(bend.upper, bend.trace_upper)),
-            (bend.paper_upper,),
+            curvature.value,
+            (torch.maximum(curvature.lower, curvature.trace_lower),
+             torch.minimum(curvature.upper, curvature.trace_upper)),
+            (curvature.paper_upper,),
         ),
     }  # fmt: skip
     for height, (value, ours, papers) in enumerate(lines.values()):

@@ -105,9 +105,9 @@ def phase_chart(history: History, phases: Any, axes: Sequence[Axes]) -> None:
     left.plot(steps, history.column("sharpness"), "o-", ms=2.5, lw=1.5, color=CURVATURE)
     left.set(ylabel="sharpness $\\lambda_{\\max}$", ylim=(0, None))
     for split, color in (("train", TRAIN), ("test", TEST)):
-        gap = history.column(f"{split}_confidence") - history.column(f"{split}_accuracy")
-        right.plot(steps, gap, "o-", ms=2.5, lw=1.5, color=color)
-        right.annotate(f" {split}", (steps[-1], gap[-1]), color=color, va="center", fontsize=9,
+        excess = history.column(f"{split}_confidence") - history.column(f"{split}_accuracy")
+        right.plot(steps, excess, "o-", ms=2.5, lw=1.5, color=color)
+        right.annotate(f" {split}", (steps[-1], excess[-1]), color=color, va="center", fontsize=9,
                        annotation_clip=False)  # fmt: skip
     right.axhline(0, color=IDEAL, lw=0.8)
     if phases.sure_from is not None:

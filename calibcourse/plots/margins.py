@@ -67,7 +67,7 @@ def margin_scatter(clean: Tensor, robust: Tensor, ax: Axes | None = None) -> Axe
 
 
 def tail_band(margin: Tensor, bounds: TailBounds, ax: Axes | None = None) -> Axes:
-    """Misconfidence 1 - p_y of real images inside the band their margins allow.
+    """Error probability 1 - p_y of real images inside the band their margins allow.
 
     Args:
         margin: (N,) true margins, in logits.
@@ -88,7 +88,7 @@ def tail_band(margin: Tensor, bounds: TailBounds, ax: Axes | None = None) -> Axe
     ax.plot(x, line["paper_upper"], "--", color=IDEAL, lw=1)
     ax.scatter(x, line["value"], s=4, color=TEST, lw=0, label="images")
     ax.set(yscale="log", ylim=(max(line["lower"].min(), 1e-20) / 3, 30),
-           xlabel="true margin m (logits)", ylabel="misconfidence $1 - p_y$")  # fmt: skip
+           xlabel="true margin m (logits)", ylabel="error probability $1 - p_y$")  # fmt: skip
     ax.legend(loc="lower left", frameon=False)
     return ax
 

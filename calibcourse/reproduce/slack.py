@@ -19,7 +19,7 @@ from .report import Sweep, markdown_table
 
 PHASES = ("rising", "fitting", "interpolating")
 ECE_BOUNDS = (
-    "paper_upper", "upper", "misconfidence", "gap", "direct_upper",
+    "paper_upper", "upper", "error_probability", "gap", "direct_upper",
     "direct_lower", "lower", "paper_lower",
 )  # fmt: skip
 RUNGS = ("u6", "u5", "u4", "u3", "u2", "u1", "l1", "l2", "l3", "l4")
@@ -27,7 +27,7 @@ RUNGS = ("u6", "u5", "u4", "u3", "u2", "u1", "l1", "l2", "l3", "l4")
 TITLES = {
     "paper_upper": "ECE ≤ (K−1) Q [paper]",
     "upper": "ECE ≤ mean σ(log(K−1)−m) [here]",
-    "misconfidence": "ECE ≤ mean 1−p_y [paper]",
+    "error_probability": "ECE ≤ mean 1−p_y [paper]",
     "direct_lower": "ECE ≥ abs(u−err) [here]",
     "paper_lower": "ECE ≥ Q/K [paper]",
     "lower": "ECE ≥ Q/(1+e^−γ) [here]",
@@ -43,7 +43,7 @@ IN_WORDS = {
     "u4": "u4",
     "u1": "u1",
     "paper_upper": "the paper's bound",
-    "misconfidence": "the mean of 1 - p_y",
+    "error_probability": "the mean of 1 - p_y",
 }
 
 
@@ -227,7 +227,7 @@ def slack_summary(entries: list[SlackEntry]) -> str:
         KeyError: the entries lack one of the bounds it speaks of.
 
     Example:
-        >>> slack = {"u6": 3, "u4": 2, "u1": 1, "paper_upper": 2, "misconfidence": 0}
+        >>> slack = {"u6": 3, "u4": 2, "u1": 1, "paper_upper": 2, "error_probability": 0}
         >>> print(slack_summary([SlackEntry("GD", "fitting", "train", bound, s, s, s, 1)
         ...                      for bound, s in slack.items()]))  # doctest: +NORMALIZE_WHITESPACE
         train, fitting:
@@ -244,7 +244,7 @@ def slack_summary(entries: list[SlackEntry]) -> str:
                 lines += [
                     f"{split}, {phase}:",
                     f"    λ_max: {_lost_and_gained(slack, 'u6', ('u4', 'u1'))}",
-                    f"    ECE: {_lost_and_gained(slack, 'paper_upper', ('misconfidence',))}",
+                    f"    ECE: {_lost_and_gained(slack, 'paper_upper', ('error_probability',))}",
                 ]
     return "\n".join(lines)
 
@@ -271,11 +271,13 @@ def _log_ece_bounds(column: Callable[[str], np.ndarray], n_classes: int) -> dict
     error = 1 - column("accuracy")
     # Where every prediction is right, u is the mean of 1 - p_y, whose logarithm is kept: the
     # confidence itself, near 1, would lose the digits.
-    misconfidence = np.where(right, np.exp(column("log_misconfidence")), 1 - column("confidence"))
+    misconfidence = np.where(
+        right, np.exp(column("log_error_probability")), 1 - column("confidence")
+    )
     return {
         "paper_upper": log_q + math.log(n_classes - 1),
         "upper": column("log_upper"),
-        "misconfidence": column("log_misconfidence"),
+        "error_probability": column("log_error_probability"),
         "gap": column("log_gap"),
         "direct_upper": _log(misconfidence + error),
         "direct_lower": _log(np.abs(misconfidence - error)),
