@@ -1,17 +1,26 @@
 """What all unit tests share. For notebooks see calibcourse/course/pytest_plugin.py."""
 
+import os
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
 
 # A busy machine is no defect, and the same examples come again in every run.
-settings.register_profile("course", deadline=None, derandomize=True)
+settings.register_profile(
+    "course",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
+)
 settings.load_profile("course")
 
 
@@ -34,6 +43,67 @@ def _own_progress(tmp_path_factory: pytest.TempPathFactory):
         path = tmp_path_factory.mktemp("progress") / "progress.json"
         patch.setenv("CALIBCOURSE_PROGRESS", str(path))
         yield
+
+
+@pytest.fixture
+def impatience() -> Iterator[None]:
+    """Turn waiting for ever, for a pipe or a lock, into a failure, on the busiest machine too."""
+
+    def give_up(*_: object) -> None:
+        raise AssertionError("still waiting after ten minutes")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(600)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def kill(impatience: None) -> Callable[..., int]:
+    """A function that starts a process, kills it at its work and waits for its end."""
+    if not hasattr(os, "fork"):
+        pytest.skip("starting a fresh interpreter for every kill takes too long")
+
+    def start_and_kill(target: Callable, *arguments: object, after: Sequence[tuple] = ()) -> int:
+        """Kill once so many changes of one file or folder, then of the next, have been seen.
+
+        Counted, not timed: a busy machine makes the process slower and nothing else.
+
+        Args:
+            target: the process runs it.
+            arguments: of `target`.
+            after: counts of changes, each with the path of a file or folder; without any, the
+                process ends itself.
+
+        Returns:
+            The exit code: minus SIGKILL, unless the process ended before.
+        """
+        child = get_context("fork").Process(target=target, args=arguments)
+        child.start()
+        for changes, path in after:
+            before = _state(path)
+            while changes and child.exitcode is None:
+                os.sched_yield()
+                now = _state(path)
+                changes -= now != before
+                before = now
+        if after:
+            child.kill()
+        child.join()
+        return child.exitcode
+
+    return start_and_kill
+
+
+def _state(path: Path) -> set[tuple]:
+    """What tells one moment of a file, or of a folder and all in it, from the next."""
+    found = set()
+    for place in [path, *(Path(top, name) for top, _, files in os.walk(path) for name in files)]:
+        with suppress(FileNotFoundError):
+            state = place.stat()
+            found.add((place, state.st_ino, state.st_size, state.st_mtime_ns))
+    return found
 
 
 TINY_LESSON = '''\

@@ -26,7 +26,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,18 +67,7 @@ TINY = RunConfig("fashion_mnist_small", "sgd", 0.1, 8, 16, 40, 30, hidden=(6,), 
 EXERCISE = next(exercise for exercise in all_exercises() if exercise.key == "01/ece")
 
 
-@pytest.fixture(autouse=True)
-def impatience() -> Iterator[None]:
-    """Turn waiting for ever, for a pipe or a lock, into a failure."""
-
-    def give_up(*_: object) -> None:
-        raise AssertionError("still waiting after 50 seconds")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(50)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures("impatience")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -184,24 +172,6 @@ WRITERS: dict[str, tuple[Callable[[Path, int], None], Callable[[Path], int]]] = 
 # ------------------------------------------------------------------------------ kills
 
 
-@pytest.fixture
-def kill() -> Callable:
-    """A function that starts a process, kills it after some seconds and waits for its end."""
-    if not hasattr(os, "fork"):
-        pytest.skip("starting a fresh interpreter for every kill takes too long")
-
-    def start_and_kill(target: Callable, *arguments: object, after: float | None = None) -> None:
-        child = get_context("fork").Process(target=target, args=arguments)
-        child.start()
-        child.join(after)
-        if child.exitcode is None:
-            os.kill(child.pid, signal.SIGKILL)
-        child.join()
-        assert child.exitcode == -signal.SIGKILL
-
-    return start_and_kill
-
-
 def _write_for_ever(write: Callable, path: Path, number: int) -> None:
     while True:
         number += 1
@@ -218,12 +188,13 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new_one(name, tmp_path, kill
     monkeypatch.setenv("CALIBCOURSE_PROGRESS", str(tmp_path / name))
     path, chance = tmp_path / name, random.Random(name)
     write(path, 1)
-    number = first = read(path)
+    number = read(path)
     for _ in range(10):
-        kill(_write_for_ever, write, path, number, after=chance.uniform(0.02, 0.1))
-        assert read(path) >= number  # whole, and nothing that was there is lost
+        # So many times the file, then its neighbours, to fall on every moment of a write.
+        moment = [(chance.randint(1, 5), path), (chance.randrange(4), tmp_path)]
+        assert kill(_write_for_ever, write, path, number, after=moment) == -signal.SIGKILL
+        assert read(path) > number  # whole, and nothing that was there is lost
         number = read(path)
-    assert number > first + 10  # the kills fell among writes
     _let_a_minute_pass(tmp_path)
     write(path, number + 1)
     assert read(path) == number + 1
@@ -239,7 +210,6 @@ def _let_a_minute_pass(folder: Path) -> None:
 def _fit_in_child(path: Path) -> None:
     torch.set_num_threads(1)
     quiet_fit(path, steps=300)
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @forks
@@ -248,12 +218,12 @@ def test_a_run_killed_ten_times_ends_as_if_undisturbed(tmp_path, kill):
     torch.set_num_threads(1)
     path, chance, steps = tmp_path / "run.pt", random.Random(0), []
     for _ in range(10):
-        kill(_fit_in_child, path, after=chance.uniform(0.05, 0.2))
-        if path.exists():
-            steps.append(torch.load(path, weights_only=True)["step"])
-            with path.open("rb") as stream:
-                training._check_archive(stream)
-    assert steps == sorted(steps) and len(set(steps)) > 3  # it was getting somewhere
+        moment = [(chance.randint(2, 9), path), (chance.randrange(4), tmp_path)]
+        assert kill(_fit_in_child, path, after=moment) == -signal.SIGKILL
+        steps.append(torch.load(path, weights_only=True)["step"])
+        with path.open("rb") as stream:
+            training._check_archive(stream)
+    assert steps == sorted(set(steps))  # each got further
     assert quiet_fit(path, steps=300) == quiet_fit(None, steps=300)
     torch.set_num_threads(threads)
 
@@ -270,7 +240,7 @@ def test_what_killed_writers_left_goes_with_a_later_write(tmp_path, kill):
     other = tmp_path / ".b.json.12345678.tmp"
     other.write_bytes(b"another file's")
     for call in ("fsync", "replace", "fsync"):  # before and after the content is whole
-        kill(_die_at, call, path, b"new")
+        assert kill(_die_at, call, path, b"new") == -signal.SIGKILL
     assert path.read_bytes() == b"old" and len(litter(tmp_path)) == 4
     write_atomically(path, b"new")
     assert len(litter(tmp_path)) == 4  # so young that their writers may live
@@ -864,7 +834,7 @@ def test_seconds_of_a_run_come_from_a_clock_that_cannot_jump(tmp_path, monkeypat
         time, "time", lambda: clock() - 1e7) or history)  # fmt: skip
     runner.run_one(TINY, tmp_path)
     seconds = Run.load(runner.record_path(tmp_path, TINY)).provenance["seconds"]
-    assert 0 <= seconds < 60
+    assert 0 <= seconds < 1e6
 
 
 def test_a_neighbour_from_the_future_is_abandoned_too(tmp_path):
@@ -878,14 +848,27 @@ def test_a_neighbour_from_the_future_is_abandoned_too(tmp_path):
 # ------------------------------------------------------------------------------ two sessions
 
 SESSION = r"""
-import sys, time
+import fcntl, sys, time
 from calibcourse.exercises import store
+
+store._LOCK_SECONDS = 600
+flock = fcntl.flock
+
+def telling(*arguments):  # of the first try in vain
+    try:
+        flock(*arguments)
+    except BlockingIOError:
+        fcntl.flock = flock
+        print("waiting", flush=True)
+        raise
 
 print("ready", flush=True)
 for line in sys.stdin:
     if line == "hold\n":  # stop in the middle of an update, with the lock
-        store.write_json = lambda *_: print("held", flush=True) or time.sleep(60)
+        store.write_json = lambda *_: print("held", flush=True) or time.sleep(600)
         store.record_attempt("01/ece", "correct")
+    if line == "wait\n":
+        fcntl.flock = telling
     notes = {store.record_attempt("01/ece", "incorrect") for _ in range(40)}
     print(notes, flush=True)
 """
@@ -922,8 +905,8 @@ def test_a_session_killed_with_the_lock_does_not_stop_the_other(tmp_path):
         victim, other = sessions
         tell(victim, "hold")
         assert heard(victim) == "held"
-        tell(other, "write")
-        time.sleep(0.5)  # the other is waiting for the lock by now
+        tell(other, "wait")
+        assert heard(other) == "waiting"
         assert store.load(path)["01/ece"].attempts == 80
         victim.kill()
         assert heard(other) == "{None}"

@@ -12,7 +12,6 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -162,24 +161,16 @@ def test_process_pool_gives_the_same_records(tmp_path, undisturbed):
 
 
 def _sweep_in_child(folder: Path) -> None:
-    os.setsid()
     sweep(SIX, folder, progress=False)
 
 
 @pytest.mark.filterwarnings("ignore:This process")  # forked on purpose: a spawned child needs
-def test_twenty_kills_at_random_moments_change_nothing(tmp_path, undisturbed):  # seconds to start
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path, undisturbed, kill):  # seconds
     chance = random.Random(0)
-    context = get_context("fork")
-    kills = finished_before = 0
-    while kills < 20:
-        folder = tmp_path / str(kills // 7)  # start anew now and then: a sweep ends in time
-        child = context.Process(target=_sweep_in_child, args=(folder,))
-        child.start()
-        child.join(chance.uniform(0.02, 0.5))
-        if child.exitcode is None:
-            os.kill(child.pid, signal.SIGKILL)
-        child.join()
-        kills += 1
+    finished_before = 0
+    for number in range(20):
+        folder = tmp_path / str(number // 7)  # start anew now and then: a sweep ends in time
+        kill(_sweep_in_child, folder, after=[(chance.randint(1, 30), folder)])
         for path in folder.glob("runs/*.json"):
             assert Run.load(path).history.to_dict() == undisturbed[path.stem]
             finished_before += 1
@@ -190,33 +181,23 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path, undisturbed):  
         assert files == {"runs"}
 
 
-def test_workers_end_with_a_killed_sweep(tmp_path):
+def test_workers_end_with_a_killed_sweep(tmp_path, impatience):
     program = (
         "import sys, time; from calibcourse.reproduce.runner import executor_for\n"
         "if __name__ == '__main__':\n"
         "    with executor_for(workers=2) as pool:\n"
         "        print(pool.submit(__import__('os').getpid).result(), flush=True)\n"
-        "        time.sleep(60)\n"
+        "        time.sleep(600)\n"
     )
     script = tmp_path / "sweep.py"
     script.write_text(program)
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
     worker = int(parent.stdout.readline())
+    os.kill(worker, 0)  # it is there
     parent.kill()
     parent.wait()
-    for _ in range(100):
-        if not Path(f"/proc/{worker}").exists() or _is_zombie(worker):
-            return
-        time.sleep(0.1)
-    os.kill(worker, signal.SIGKILL)
-    pytest.fail("a worker outlived its sweep by ten seconds")
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
+    # Parent and workers write to one pipe: it ends when the last of them has ended.
+    assert parent.stdout.read() == ""
 
 
 # --- records
@@ -526,7 +507,7 @@ def test_workers_and_scheduler_exclude_each_other():
 # --- Dask: two real worker processes on loopback, one of them killed during the sweep
 
 
-def test_dask_cluster_survives_the_death_of_a_worker(tmp_path, undisturbed):
+def test_dask_cluster_survives_the_death_of_a_worker(tmp_path, undisturbed, impatience):
     distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(
@@ -541,10 +522,10 @@ def test_dask_cluster_survives_the_death_of_a_worker(tmp_path, undisturbed):
         victim = next(iter(cluster.workers.values())).pid
         with ThreadPoolExecutor(1) as beside:
             running = beside.submit(sweep, SIX, tmp_path, executor, progress=False)
-            while not list(tmp_path.glob("runs/*.json")):  # it is under way
-                time.sleep(0.05)
+            while not (list(tmp_path.glob("runs/*.json")) or running.done()):
+                time.sleep(0.05)  # until it is under way
             os.kill(victim, signal.SIGKILL)
-            runs = running.result(timeout=60)
+            runs = running.result()
     assert histories(runs) == undisturbed
 
 
