@@ -18,12 +18,13 @@ from ..bounds import (
 )
 from ..history import History
 from ..margins import true_margin
-from .style import BOUND, CURVATURE, IDEAL, STYLE, TEST, TRAIN, WRONG, figure, spread_apart
+from .style import BOUND, CURVATURE, IDEAL, STYLE, TEST, TRAIN, WRONG, figure, on_axes, spread_apart
 
 # The rungs of `curvature_ladder`, from the weakest lower bound to the paper's upper one.
 RUNGS = ("l4", "l3", "l2", "l1", "u0", "u1", "u2", "u3", "u4", "u5", "u6")
 
 
+@on_axes(width=7.2, height=4.6)
 def ladder(history: History, split: str = "train", ax: Axes | None = None) -> Axes:
     """Every rung of the curvature ladder along a run, from the weakest lower to the weakest upper.
 
@@ -36,7 +37,6 @@ def ladder(history: History, split: str = "train", ax: Axes | None = None) -> Ax
         The axes: the curvature itself drawn thick, the bounds as edges of ever paler bands, the
         paper's dashed; each labelled at its end.
     """
-    ax = figure(1, 7.2, 4.6)[1][0] if ax is None else ax
     steps = history.column("step")
     decades = {
         rung: history.column(f"{split}_log_{rung}") / NATS_PER_DECADE
@@ -66,6 +66,7 @@ def ladder(history: History, split: str = "train", ax: Axes | None = None) -> Ax
     return ax
 
 
+@on_axes()
 def sandwich(
     history: History, split: str = "train", n_classes: int = 10, ax: Axes | None = None
 ) -> Axes:
@@ -81,7 +82,6 @@ def sandwich(
     Returns:
         The axes. The lower bound by curvature is drawn where it is positive.
     """
-    ax = figure(1)[1][0] if ax is None else ax
 
     def column(name: str) -> np.ndarray:
         return history.column(f"{split}_{name}")

@@ -15,7 +15,7 @@ from ..metrics import (
     negative_log_likelihood,
     reliability_curve,
 )
-from .style import BOUND, CURVATURE, IDEAL, MARGIN, RIGHT, STYLE, TEST, WRONG, figure
+from .style import BOUND, CURVATURE, IDEAL, MARGIN, RIGHT, STYLE, TEST, WRONG, figure, on_axes
 
 
 def wilson_interval(successes: np.ndarray, trials: np.ndarray, z: float = 1.96) -> np.ndarray:
@@ -39,6 +39,7 @@ def wilson_interval(successes: np.ndarray, trials: np.ndarray, z: float = 1.96) 
     return np.clip(np.stack([centre - half, centre + half]), 0.0, 1.0)
 
 
+@on_axes(width=4.2, height=4.2)
 def reliability_diagram(
     curve: ReliabilityCurve,
     ax: Axes | None = None,
@@ -58,7 +59,6 @@ def reliability_diagram(
     Returns:
         The axes. Bins with fewer than ten samples are drawn pale: their accuracy says little.
     """
-    ax = figure(1, 4.2, 4.2)[1][0] if ax is None else ax
     edges = curve.edges.cpu().numpy()
     count = curve.count.cpu().numpy()
     filled = count > 0
@@ -149,6 +149,7 @@ def temperature_grid(
     return fig
 
 
+@on_axes()
 def confidence_histogram(
     confidence: Tensor, correct: Tensor, ax: Axes | None = None, n_bins: int = 20
 ) -> Axes:
@@ -163,7 +164,6 @@ def confidence_histogram(
     Returns:
         The axes; the number of samples is on a logarithmic scale.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     confidence, correct = confidence.cpu().numpy(), correct.cpu().numpy().astype(bool)
     bins = np.linspace(0, 1, n_bins + 1)
     ax.hist(confidence[correct], bins, color=RIGHT, label="right")
@@ -236,6 +236,7 @@ def snapshots(
     return fig
 
 
+@on_axes()
 def estimates_by_size(
     sizes: Sequence[int], values: Mapping[int, Tensor], ax: Axes | None = None
 ) -> Axes:
@@ -249,7 +250,6 @@ def estimates_by_size(
     Returns:
         The axes, both logarithmic; lines are means, bands run from the lowest to the highest draw.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     shades = np.linspace(1, 0.35, len(values))[::-1]  # a single one is dark
     for shade, (n_bins, estimates) in zip(shades, sorted(values.items()), strict=True):
         ax.plot(sizes, estimates.mean(1), "o-", color=TEST, alpha=shade)

@@ -21,10 +21,11 @@ from .style import (
     TRAIN,
     WRONG,
     _from_step_zero,
-    figure,
+    on_axes,
 )
 
 
+@on_axes()
 def correlation_dots(
     values: Mapping[str, Mapping[str, Mapping[Any, Sequence[float]]]],
     colors: Mapping[str, str],
@@ -43,7 +44,6 @@ def correlation_dots(
     Returns:
         The axes; the columns of a group stand from left to right in the order given.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     groups = list(next(iter(values.values())))
     lanes = len(values) + (published is not None)
     for lane, (name, by_group) in enumerate(values.items()):
@@ -68,6 +68,7 @@ def correlation_dots(
     return ax
 
 
+@on_axes()
 def doubt_and_error(history: History, split: str, ax: Axes | None = None) -> Axes:
     """Mean misconfidence u and error rate along a run, with the ECE that lies between them.
 
@@ -79,7 +80,6 @@ def doubt_and_error(history: History, split: str, ax: Axes | None = None) -> Axe
     Returns:
         The axes: the shaded height is |u - err|.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     steps, color = history.column("step"), TRAIN if split == "train" else TEST
     doubt, error = (1 - history.column(f"{split}_{name}") for name in ("confidence", "accuracy"))
     ax.fill_between(steps, doubt, error, color=BOUND, alpha=0.35, lw=0, label="|u − err|")
@@ -177,6 +177,7 @@ def window_grid(
     return fig
 
 
+@on_axes(width=4.6, height=4.2)
 def pairing_matrix(matrix: np.ndarray, labels: Sequence[str], ax: Axes | None = None) -> Axes:
     """Correlations of one quantity of every run with another quantity of every run.
 
@@ -188,7 +189,6 @@ def pairing_matrix(matrix: np.ndarray, labels: Sequence[str], ax: Axes | None = 
     Returns:
         The axes: blue is -1, white 0, red 1; black lines part the groups.
     """
-    ax = figure(1, 4.6, 4.2)[1][0] if ax is None else ax
     image = ax.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     starts = [i for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
     for start in starts[1:]:
@@ -204,6 +204,7 @@ def pairing_matrix(matrix: np.ndarray, labels: Sequence[str], ax: Axes | None = 
     return ax
 
 
+@on_axes()
 def across_runs(
     sharpness: Mapping[str, Sequence[float]],
     errors: Mapping[str, Mapping[str, Sequence[float]]],
@@ -219,7 +220,6 @@ def across_runs(
     Returns:
         The axes, both logarithmic; the shape of a dot tells the optimizer.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     markers = dict(zip(sharpness, MARKERS, strict=False))
     for name, groups in errors.items():
         color = TRAIN if name.startswith("train") else TEST

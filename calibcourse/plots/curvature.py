@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .style import BOUND, CURVATURE, IDEAL, WRONG, figure
+from .style import BOUND, CURVATURE, IDEAL, WRONG, figure, on_axes
 
 
+@on_axes()
 def spectrum(spectra: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
     """Eigenvalues from the largest to the smallest, on an axis that shows both signs.
 
@@ -22,7 +23,6 @@ def spectrum(spectra: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
     Returns:
         The axes.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     for index, (label, values) in enumerate(spectra.items()):
         values = values.flip(0).cpu().numpy()
         style = {"color": WRONG, "lw": 1.2, "ls": "--"} if index else {"color": CURVATURE, "lw": 3}
@@ -34,6 +34,7 @@ def spectrum(spectra: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
     return ax
 
 
+@on_axes()
 def float32_error(
     margins: Sequence[float], errors: Mapping[str, Sequence[float]], ax: Axes | None = None
 ) -> Axes:
@@ -47,7 +48,6 @@ def float32_error(
     Returns:
         The axes; the grey line is the unit roundoff of float32.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     for (label, values), color in zip(errors.items(), (WRONG, CURVATURE), strict=True):
         ax.plot(margins, values, "o-", ms=4, color=color, label=label)
     ax.axhline(2**-24, color=IDEAL, ls="--", lw=1, label="rounding of one number")
@@ -56,6 +56,7 @@ def float32_error(
     return ax
 
 
+@on_axes()
 def edge_of_stability(
     steps: np.ndarray,
     sharpness: np.ndarray | Sequence[np.ndarray],
@@ -73,7 +74,6 @@ def edge_of_stability(
     Returns:
         The axes.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     for series in np.atleast_2d(sharpness):
         ax.plot(steps, series, color=CURVATURE, lw=1.6, alpha=0.8)
     ax.axhline(2 / learning_rate, color=BOUND, ls="--", lw=1.5)
@@ -83,6 +83,7 @@ def edge_of_stability(
     return ax
 
 
+@on_axes()
 def against_margin(margin: Tensor, values: Tensor, name: str, ax: Axes | None = None) -> Axes:
     """One positive quantity per image against the image's margin, logarithmic.
 
@@ -95,7 +96,6 @@ def against_margin(margin: Tensor, values: Tensor, name: str, ax: Axes | None = 
     Returns:
         The axes.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     ax.scatter(margin.cpu(), values.cpu(), s=6, lw=0, alpha=0.6, color=CURVATURE)
     ax.set(yscale="log", xlabel="true margin m (logits)", ylabel=name)
     return ax

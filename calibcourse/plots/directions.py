@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
-from .style import BOUND, CURVATURE, IDEAL, STYLE, TEST, TRAIN, WRONG, figure
+from .style import BOUND, CURVATURE, IDEAL, STYLE, TEST, TRAIN, WRONG, on_axes
 
 
+@on_axes(width=4.6, height=3.6)
 def sam_step(
     curvatures: tuple[float, float], start: tuple[float, float], rho: float, ax: Axes | None = None
 ) -> Axes:
@@ -27,7 +28,6 @@ def sam_step(
     Returns:
         The axes; both descents are drawn with the same learning rate.
     """
-    ax = figure(1, 4.6, 3.6)[1][0] if ax is None else ax
     bend, begin = np.array(curvatures), np.array(start)
     here = bend * begin
     top = begin + rho * here / np.linalg.norm(here)
@@ -55,6 +55,7 @@ def sam_step(
     return ax
 
 
+@on_axes()
 def amplification(
     eigenvalues: Tensor, factors: Tensor, predicted: Tensor, ax: Axes | None = None
 ) -> Axes:
@@ -69,7 +70,6 @@ def amplification(
     Returns:
         The axes.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     ax.plot(eigenvalues, predicted, "-", color=BOUND, lw=1.8, label="$1 + \\rho\\lambda/\\|g\\|$")
     ax.plot(eigenvalues, factors, "o", color=CURVATURE, label="measured")
     ax.axhline(1, color=IDEAL, ls="--", lw=1)
@@ -78,6 +78,7 @@ def amplification(
     return ax
 
 
+@on_axes()
 def components(
     before: Tensor, after: Tensor, names: tuple[str, str], ax: Axes | None = None
 ) -> Axes:
@@ -91,7 +92,6 @@ def components(
     Returns:
         The axes.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     rank = np.arange(1, len(before) + 1)
     ax.bar(rank, before.abs().cpu().numpy(), 0.8, color=IDEAL, alpha=0.45, label=names[0])
     ax.plot(rank, after.abs().cpu().numpy(), "o", color=CURVATURE, ms=7, label=names[1])
@@ -100,6 +100,7 @@ def components(
     return ax
 
 
+@on_axes()
 def shares(values: Mapping[str, float], xlabel: str, ax: Axes | None = None) -> Axes:
     """One horizontal bar per name, with its share written beside it.
 
@@ -111,7 +112,6 @@ def shares(values: Mapping[str, float], xlabel: str, ax: Axes | None = None) -> 
     Returns:
         The axes.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     ax.barh(list(values), list(values.values()), color=CURVATURE, alpha=0.8)
     for height, value in enumerate(values.values()):
         ax.annotate(f" {value:.0%}", (value, height), va="center", fontsize=9)
@@ -121,6 +121,7 @@ def shares(values: Mapping[str, float], xlabel: str, ax: Axes | None = None) -> 
     return ax
 
 
+@on_axes()
 def every_run(
     values: Mapping[str, np.ndarray],
     ylabel: str,
@@ -141,7 +142,6 @@ def every_run(
     Returns:
         The axes; infinite values are triangles at the upper edge.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     for place, grid in enumerate(values.values()):
         shades = np.linspace(1, 0.3, len(grid))[::-1]  # a single one is dark
         offsets = 0.64 * ((np.arange(len(grid)) + 0.5) / len(grid) - 0.5)  # a single one is central
@@ -173,6 +173,7 @@ MATCHED = {
 }
 
 
+@on_axes(width=5.4, height=3.8)
 def matched_loss_plane(
     sweep: Any,
     label: str,
@@ -192,7 +193,6 @@ def matched_loss_plane(
     Returns:
         The axes, both logarithmic. For the training ECE a dashed line shows ECE = loss, its bound.
     """
-    ax = figure(1, 5.4, 3.8)[1][0] if ax is None else ax
     ylabel, color, limits = MATCHED[column]
     runs = [run for run in sweep.select(label=label).runs
             if learning_rate in (None, run.config.lr)]  # fmt: skip

@@ -15,9 +15,10 @@ from ..bounds import (
 )
 from ..data import Split
 from ..margins import true_margin
-from .style import BOUND, IDEAL, MARGIN, STYLE, TEST, WRONG, draw_image, figure
+from .style import BOUND, IDEAL, MARGIN, STYLE, TEST, WRONG, draw_image, on_axes
 
 
+@on_axes()
 def margin_histogram(margins: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
     """Histograms of margins over each other, the first filled, the others as outlines.
 
@@ -28,7 +29,6 @@ def margin_histogram(margins: Mapping[str, Tensor], ax: Axes | None = None) -> A
     Returns:
         The axes; heights are shares of the images, so that sets of unlike size compare.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     values = {label: margin.cpu().numpy() for label, margin in margins.items()}
     together = np.concatenate(list(values.values()))
     bins = np.linspace(together.min(), together.max(), 41)
@@ -43,6 +43,7 @@ def margin_histogram(margins: Mapping[str, Tensor], ax: Axes | None = None) -> A
     return ax
 
 
+@on_axes()
 def margin_scatter(clean: Tensor, robust: Tensor, ax: Axes | None = None) -> Axes:
     """Robust against clean margin, one point per image.
 
@@ -54,7 +55,6 @@ def margin_scatter(clean: Tensor, robust: Tensor, ax: Axes | None = None) -> Axe
     Returns:
         The axes; images that are right but not robustly so are drawn black.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     clean, robust = clean.cpu().numpy(), robust.cpu().numpy()
     turned = (clean > 0) & (robust < 0)
     ax.scatter(clean[~turned], robust[~turned], s=6, color=MARGIN, alpha=0.6, lw=0)
@@ -66,6 +66,7 @@ def margin_scatter(clean: Tensor, robust: Tensor, ax: Axes | None = None) -> Axe
     return ax
 
 
+@on_axes()
 def tail_band(margin: Tensor, bounds: TailBounds, ax: Axes | None = None) -> Axes:
     """Error probability 1 - p_y of real images inside the band their margins allow.
 
@@ -77,7 +78,6 @@ def tail_band(margin: Tensor, bounds: TailBounds, ax: Axes | None = None) -> Axe
     Returns:
         The axes: a filled band for B.3+ and dashed lines for the paper's B.3.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     order = margin.argsort()
     x = margin[order].cpu().numpy()
     line = {name: getattr(bounds, name)[order].cpu().numpy()
@@ -174,6 +174,7 @@ def attack_at(model: nn.Module, split: Split, radius: float) -> tuple[Tensor, Ro
     return clean, attacked, answers
 
 
+@on_axes()
 def two_divergences(clean_margin: float, margins: np.ndarray, ax: Axes | None = None) -> Axes:
     """Both KL divergences between a clean and an attacked prediction of two classes.
 
@@ -185,7 +186,6 @@ def two_divergences(clean_margin: float, margins: np.ndarray, ax: Axes | None = 
     Returns:
         The axes: KL(clean, attacked) and KL(attacked, clean) in nats against the attacked margin.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     clean, attacked = (1 / (1 + np.exp(-np.asarray(m))) for m in (clean_margin, margins))
 
     def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:

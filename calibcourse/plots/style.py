@@ -1,8 +1,11 @@
 """Colours with one meaning each, the style of all figures, and how a figure is shown."""
 
 import base64
+import inspect
 import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import ParamSpec
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -51,6 +54,43 @@ def figure(n_panels: int = 1, width: float = 4.2, height: float = 3.2) -> tuple[
     with plt.rc_context(STYLE):
         fig, axes = plt.subplots(1, n_panels, figsize=(width * n_panels, height), squeeze=False)
     return fig, list(axes[0])
+
+
+Arguments = ParamSpec("Arguments")
+
+
+def on_axes(
+    width: float = 4.2, height: float = 3.2
+) -> Callable[[Callable[Arguments, Axes]], Callable[Arguments, Axes]]:
+    """Decorator: called without its argument `ax`, a function draws on a figure of its own.
+
+    Args:
+        width, height: inches of that figure.
+
+    Example:
+        >>> @on_axes(width=3.0)
+        ... def dot(x: float, ax: Axes | None = None) -> Axes:
+        ...     ax.plot(x, x, "o")
+        ...     return ax
+        >>> fig = dot(0.5).get_figure()
+        >>> print(fig.get_figwidth())
+        3.0
+        >>> plt.close(fig)
+    """
+
+    def decorate(draw: Callable[Arguments, Axes]) -> Callable[Arguments, Axes]:
+        signature = inspect.signature(draw)
+
+        @wraps(draw)
+        def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Axes:
+            call = signature.bind(*args, **kwargs)
+            if call.arguments.get("ax") is None:
+                call.arguments["ax"] = figure(1, width, height)[1][0]
+            return draw(*call.args, **call.kwargs)
+
+        return drawn
+
+    return decorate
 
 
 def mosaic(layout: str, width: float, height: float, **options) -> Figure:
@@ -158,6 +198,7 @@ def draw_image(image: Tensor, ax: Axes) -> None:
     ax.imshow(pixels, cmap="gray_r", vmin=0, vmax=1)
 
 
+@on_axes()
 def trajectory(
     steps: np.ndarray,
     values: Mapping[str, np.ndarray],
@@ -179,7 +220,6 @@ def trajectory(
     Returns:
         The axes.
     """
-    ax = figure(1)[1][0] if ax is None else ax
     for label, series in values.items():
         ax.plot(steps, series, color=colors[label], lw=1.8)
         ax.annotate(f" {label}", (steps[-1], series[-1]), color=colors[label], va="center",
