@@ -22,6 +22,7 @@ from .curvature import (
     trace,
 )
 from .data import Dataset, Split, load_dataset
+from .history import History, even_steps, log_steps
 from .losses import CalMO, CrossEntropy, FocalLoss, LossTerms, MeanSquaredError
 from .margins import (
     error_probability,
@@ -53,6 +54,7 @@ from .models import mlp, resnet20, small_cnn
 from .optimizers import make_optimizer
 from .posthoc import TemperatureScaling
 from .probes import (
+    BestValidation,
     LadderProbe,
     LogitProbe,
     SharpnessProbe,
@@ -62,11 +64,12 @@ from .probes import (
     margin_probe,
     margin_quantities,
 )
-from .training import History, default_device, even_steps, fit, log_steps, set_seed
+from .training import default_device, fit, set_seed
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BestValidation",
     "CalMO",
     "CalibrationError",
     "CrossEntropy",

@@ -27,7 +27,7 @@ class History:
 
     Args:
         rows: one dict per probed step, in order; key "step" is the number of updates made so far,
-            every other key a column (the table in `calibcourse.training` names them and their
+            every other key a column (the table in `calibcourse.probes` names them and their
             units). A value that was not measured or not finite is NaN.
         metadata: how the run was made: seed, lr, optimizer, batch size, steps, loss, data, model,
             device, threads, torch version.

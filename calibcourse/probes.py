@@ -1,12 +1,29 @@
 """Instruments to hold beside a training run: probe(model, data) -> one dict of numbers.
 
-A `LogitProbe` gets everything that logits can tell from one forward pass per split; a
-`SharpnessProbe` measures curvature, a `LadderProbe` every bound on it. The columns they write are
-tabled in `calibcourse.training`.
+`fit` calls them at scheduled steps and makes a row of a `History` of what they say. The columns,
+for SPLIT one of train, validation and test:
+
+| column | unit | probe |
+|---|---|---|
+| step | updates made so far; the row describes the parameters after them | `fit` |
+| SPLIT_loss | cross-entropy, nats | `calibration_probe` |
+| SPLIT_accuracy, SPLIT_confidence | in [0, 1]; mean confidence | `calibration_probe` |
+| SPLIT_ece, SPLIT_kce | in [0, 1]; 15 bins, bandwidth 0.4 | `calibration_probe` |
+| SPLIT_margin_q05, SPLIT_margin_q50, SPLIT_margin_q95 | logits; quantiles of m | `margin_probe` |
+| SPLIT_log_q | log of Q = mean exp(-m) | `margin_probe` |
+| sharpness | lambda_max of the Gauss-Newton matrix on training data | `SharpnessProbe` |
+| batch_sharpness | mean over batches of g'Hg / g'g on training data | `SharpnessProbe` |
+| SPLIT_log_lower, _gap, _error_probability, _upper | rungs of `ece_bounds` | `bound_quantities` |
+| SPLIT_gamma | logits; the smallest true margin | `bound_quantities` |
+| SPLIT_log_u0 .. u6, l1 .. l4 | logs of the rungs of `curvature_ladder` | `LadderProbe` |
+
+`LogitProbe()` is `calibration_probe` and `margin_probe` in one, from one forward pass per split;
+`BestValidation()` is the same on training and validation images, and keeps the best parameters.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +47,8 @@ SPLITS = ("train", "validation", "test")
 QUANTILES = (0.05, 0.5, 0.95)
 CHUNK = 1024  # samples per forward pass: bounds the memory that activations take
 
-Quantity = Callable[[Tensor, Tensor], dict[str, Tensor]]
+Probe = Callable[[nn.Module, "Dataset"], dict[str, float]]
+Quantity = Callable[[Tensor, Tensor], Mapping[str, Tensor | float]]
 
 
 def calibration_quantities(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -152,6 +170,46 @@ class LogitProbe:
 
 calibration_probe = LogitProbe(calibration_quantities)
 margin_probe = LogitProbe(margin_quantities)
+
+
+class BestValidation(LogitProbe):
+    """A `LogitProbe` of training and validation images that keeps the best model: early stopping.
+
+    Args:
+        *quantities: as for `LogitProbe`; validation_loss has to be among what they give.
+
+    Attributes:
+        loss: the lowest validation loss so far, nats.
+        parameters: the model's state_dict then; None before the first probe.
+
+    Example:
+        >>> from calibcourse.data import load_dataset
+        >>> from calibcourse.models import mlp
+        >>> probe, model = BestValidation(), mlp(hidden=(8,))
+        >>> row = probe(model, load_dataset("fashion_mnist_small"))
+        >>> probe.loss == row["validation_loss"], len(probe.parameters)
+        (True, 4)
+    """
+
+    def __init__(self, *quantities: Quantity):
+        super().__init__(*quantities, splits=("train", "validation"))
+        self.loss = math.inf
+        self.parameters: dict[str, Tensor] | None = None
+
+    def __call__(self, model: nn.Module, data: "Dataset") -> dict[str, float]:
+        row = super().__call__(model, data)
+        if row["validation_loss"] < self.loss:
+            self.loss = row["validation_loss"]
+            self.parameters = {n: value.clone() for n, value in model.state_dict().items()}
+        return row
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"loss": self.loss, "parameters": self.parameters}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where `state_dict` was taken."""
+        self.loss, self.parameters = state["loss"], state["parameters"]
 
 
 class SharpnessProbe:

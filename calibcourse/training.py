@@ -1,37 +1,17 @@
 """One training loop for every optimizer, loss and probe of the course.
 
-`fit` trains; probes look on at scheduled steps and give the rows of a `History`. Its columns, for
-SPLIT one of train, validation and test:
-
-| column | unit | probe |
-|---|---|---|
-| step | updates made so far; the row describes the parameters after them | `fit` |
-| SPLIT_loss | cross-entropy, nats | `calibration_probe` |
-| SPLIT_accuracy, SPLIT_confidence | in [0, 1]; mean confidence | `calibration_probe` |
-| SPLIT_ece, SPLIT_kce | in [0, 1]; 15 bins, bandwidth 0.4 | `calibration_probe` |
-| SPLIT_margin_q05, SPLIT_margin_q50, SPLIT_margin_q95 | logits; quantiles of m | `margin_probe` |
-| SPLIT_log_q | log of Q = mean exp(-m) | `margin_probe` |
-| sharpness | lambda_max of the Gauss-Newton matrix on training data | `SharpnessProbe` |
-| batch_sharpness | mean over batches of g'Hg / g'g on training data | `SharpnessProbe` |
-| SPLIT_log_lower, _gap, _error_probability, _upper | rungs of `ece_bounds` | `bound_quantities` |
-| SPLIT_gamma | logits; the smallest true margin | `bound_quantities` |
-| SPLIT_log_u0 .. u6, l1 .. l4 | logs of the rungs of `curvature_ladder` | `LadderProbe` |
-
-`LogitProbe()` is `calibration_probe` and `margin_probe` in one, from one forward pass per split.
+`fit` trains; probes look on at scheduled steps and give the rows of a `History`. Its columns are
+tabled in `calibcourse.probes`.
 """
 
-import hashlib
-import io
-import json
 import math
 import os
 import random
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,44 +19,23 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ._checks import check_integer
-from ._files import check_writable, open_regular, shortened, write_atomically
-from .history import History, even_steps, log_steps
+from ._files import check_writable, shortened
+from .checkpoint import (
+    fingerprint,
+    random_state,
+    random_state_restored,
+    read_checkpoint,
+    restore_random_state,
+    write_checkpoint,
+)
+from .history import History, even_steps
 from .losses import CrossEntropy
 from .optimizers import make_optimizer
-from .probes import (
-    LadderProbe,
-    LogitProbe,
-    SharpnessProbe,
-    bound_quantities,
-    calibration_probe,
-    calibration_quantities,
-    margin_probe,
-    margin_quantities,
-)
+from .probes import Probe
 
 if TYPE_CHECKING:
     from .data import Dataset
 
-__all__ = [
-    "History",
-    "LadderProbe",
-    "LogitProbe",
-    "SharpnessProbe",
-    "bound_quantities",
-    "calibration_probe",
-    "calibration_quantities",
-    "default_device",
-    "even_steps",
-    "fit",
-    "log_steps",
-    "margin_probe",
-    "margin_quantities",
-    "set_seed",
-]
-
-Probe = Callable[[nn.Module, "Dataset"], dict[str, float]]
-
-CHECKPOINT_VERSION = 1
 # The numbers worth a glance while the bar moves; those a run does not measure are left out.
 LIVE = {"train_loss": "loss", "train_accuracy": "acc", "train_ece": "ECE", "sharpness": "λ"}
 
@@ -193,6 +152,7 @@ def fit(
         "seed": seed,
         "loss": {"name": type(loss).__name__, **_plain(vars(loss))},
         "data": {"name": data.name, "train_samples": len(data.train.target)},
+        **({"n_classes": len(data.classes)} if hasattr(data, "classes") else {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "device": str(torch.device(device)),
         "threads": torch.get_num_threads(),
@@ -324,11 +284,12 @@ class _Run:
                 f"for, {type(self.optimizer).__name__} has none"
             )
         self.path = path
-        environment = ("device", "threads", "torch")
-        self.configuration = {k: v for k, v in self.metadata.items() if k not in environment} | {
+        # The environment may change; the number of classes shows in the shape of the weights.
+        left_out = ("device", "threads", "torch", "n_classes")
+        self.configuration = {k: v for k, v in self.metadata.items() if k not in left_out} | {
             "probe_steps": sorted(schedule),
-            "initial weights": _fingerprint(self.model.state_dict()),
-            "training labels": _fingerprint({"target": self.data.train.target}),
+            "initial weights": fingerprint(self.model.state_dict()),
+            "training labels": fingerprint({"target": self.data.train.target}),
         }
         if path.exists():
             self._resume()
@@ -339,21 +300,17 @@ class _Run:
         if self.path is None:
             return
         state = {
-            "version": CHECKPOINT_VERSION,
-            "configuration": self.configuration,
             "step": self.step,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "probes": [_state(probe) for probe in self.probes],
-            "random": _random_state(),
+            "random": random_state(),
             "history": self.history().to_dict(),
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomically(self.path, buffer.getvalue())
+        write_checkpoint(self.path, self.configuration, state)
 
     def _resume(self) -> None:
-        state = _read_checkpoint(self.path, self.configuration)
+        state = read_checkpoint(self.path, self.configuration)
         try:
             history = History.from_dict(state["history"], str(self.path))
             self.model.load_state_dict(state["model"])
@@ -361,7 +318,7 @@ class _Run:
             for probe, saved in zip(self.probes, state["probes"], strict=True):
                 if saved is not None:
                     probe.load_state_dict(saved)
-            _restore_random_state(state["random"])
+            restore_random_state(state["random"])
             check_integer(state["step"], "step", history.rows[-1]["step"] if history.rows else 0)
             check_integer(self.metadata["steps"] - state["step"], "steps left", 0)
         except Exception as error:  # load_state_dict meets strange content with strange errors
@@ -370,42 +327,6 @@ class _Run:
         self.step = state["step"]
         self.rows, self.diverged_at = history.rows, history.diverged_at
         self.last_good = _copy(self.model.state_dict())
-
-
-def _read_checkpoint(path: Path, configuration: dict) -> dict:
-    """A checkpoint's content, after making sure that it is one and belongs to this run."""
-    with open_regular(path) as stream:
-        try:
-            _check_archive(stream)
-            state = torch.load(stream, weights_only=True)
-            version = int(state["version"])
-            saved = {name: json.dumps(value) for name, value in state["configuration"].items()}
-        except Exception as error:  # a damaged archive fails in many ways, none of them ours
-            raise ValueError(f"checkpoint {path} is damaged or no checkpoint of a run") from error
-    if version != CHECKPOINT_VERSION:
-        raise ValueError(f"checkpoint {path} must be of version {CHECKPOINT_VERSION}")
-    # As text: what stands in the file may be of any type, and compare in its own way.
-    wanted = {name: json.dumps(value) for name, value in configuration.items()}
-    if saved != wanted:
-        differing = [name for name in wanted if saved.get(name) != wanted[name]]
-        raise ValueError(
-            f"checkpoint {path} belongs to another configuration (it differs in "
-            f"{', '.join(differing)}); give another path, or delete it to start afresh"
-        )
-    return state
-
-
-def _check_archive(stream: BinaryIO) -> None:
-    """Require the checksum of everything in a torch file, which torch itself does not look at.
-
-    torch.save stores what it writes; a packed member could be far larger than its file.
-    """
-    with zipfile.ZipFile(stream) as archive:
-        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise ValueError("a member of the archive is packed")
-        if (name := archive.testzip()) is not None:
-            raise ValueError(f"the checksum of {name} is wrong")
-    stream.seek(0)
 
 
 def _resolve_optimizer(optimizer, model, lr, batches: _Batches) -> tuple[Any, str]:
@@ -441,7 +362,7 @@ def _schedule(probe_steps: int | Sequence[int], steps: int) -> set[int]:
 @contextmanager
 def _training(model: nn.Module, seed: int) -> Iterator[None]:
     """Train mode and a seeded random state inside; the caller's modes and state after."""
-    with _modes_restored(model), _random_state_restored():
+    with _modes_restored(model), random_state_restored():
         torch.manual_seed(seed)
         model.train()
         yield
@@ -451,7 +372,7 @@ def _training(model: nn.Module, seed: int) -> Iterator[None]:
 @contextmanager
 def _looking(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; nothing that a probe does to modes, gradients or chance outlives it."""
-    with _modes_restored(model), _random_state_restored():
+    with _modes_restored(model), random_state_restored():
         model.eval()
         yield
     model.zero_grad(set_to_none=True)
@@ -468,27 +389,6 @@ def _modes_restored(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-@contextmanager
-def _random_state_restored() -> Iterator[None]:
-    state = _random_state()
-    try:
-        yield
-    finally:
-        _restore_random_state(state)
-
-
-def _random_state() -> list[Tensor]:
-    """torch's random state: the CPU's, then every CUDA device's in use."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return [torch.get_rng_state(), *cuda]
-
-
-def _restore_random_state(state: list[Tensor]) -> None:
-    torch.set_rng_state(state[0])
-    if len(state) > 1:
-        torch.cuda.set_rng_state_all(state[1:])
-
-
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """Those of the values that say something and that JSON can keep: numbers, words, tuples."""
     said = {name: value for name, value in values.items() if value is not False}
@@ -502,14 +402,6 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 def _check_finite(model: nn.Module) -> None:
     if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
         raise FloatingPointError("a parameter is NaN or infinite")
-
-
-def _fingerprint(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in tensors.items():
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,17 @@ from torch import Tensor, nn
 
 from . import plots
 from .data import Split
-from .reproduce import GRID, Run, Sweep, correlation, probes_within, weights_panel
+from .reproduce import (
+    GRID,
+    Run,
+    Sweep,
+    TrajectoryConfig,
+    correlation,
+    matched_loss_plane,
+    probes_within,
+    recorded_sharpness,
+    weights_panel,
+)
 
 
 class Explorer(ipywidgets.VBox):
@@ -140,13 +150,13 @@ def learning_rate_explorer(sweep: Sweep) -> Explorer:
         sweep: runs of gradient descent at several learning rates.
 
     Returns:
-        A widget; its static twin is `plots.learning_rate_grid`.
+        A widget; its static twin is `reproduce.learning_rate_grid`.
     """
     rates = sorted({run.config.lr for run in sweep.runs})
 
     def draw(rate: float) -> list[Figure]:
         fig, (ax,) = plots.figure(1, 5.4, 3.6)
-        plots.recorded_sharpness(sweep, rate, ax=ax)
+        recorded_sharpness(sweep, rate, ax=ax)
         return [fig]
 
     def alt(rate: float) -> str:
@@ -199,7 +209,7 @@ def window_explorer(sweep: Sweep) -> Explorer:
     Returns:
         A widget; its static twin is `plots.window_grid`.
     """
-    runs: dict[str, list[Run]] = {}
+    runs: dict[str, list[Run[TrajectoryConfig]]] = {}
     for run in sweep.select(seed=sweep.runs[0].config.seed).runs:
         runs.setdefault(run.config.label, []).append(run)
     ranks = range(1, min(map(len, runs.values())) + 1)
@@ -256,7 +266,7 @@ def matched_loss_explorer(sweep: Sweep) -> Explorer:
         sweep: runs of several optimizers, SGD among them.
 
     Returns:
-        A widget; its static twin is `plots.matched_loss_grid`.
+        A widget; its static twin is `reproduce.matched_loss_grid`.
     """
     rates: dict[str, list[float]] = {}
     for run in sweep.runs:
@@ -267,7 +277,7 @@ def matched_loss_explorer(sweep: Sweep) -> Explorer:
 
     def draw(label: str, rate: float, quantity: str) -> list[Figure]:
         fig, (ax,) = plots.figure(1, 5.6, 4.0)
-        plots.matched_loss_plane(sweep, label, rate, columns[quantity], ax=ax)
+        matched_loss_plane(sweep, label, rate, columns[quantity], ax=ax)
         ax.set_title(f"{label}, η = {rate:g}; SGD in grey")
         return [fig]
 

@@ -27,7 +27,7 @@ import calibcourse as cc
 from calibcourse import curvature, plots, widgets
 from calibcourse.exercises import claim
 from calibcourse.exercises import lesson_03 as ex
-from calibcourse.reproduce import load_recorded
+from calibcourse.reproduce import learning_rate_grid, load_recorded
 
 device = cc.default_device()
 data = cc.load_dataset("fashion_mnist_small").to(device)
@@ -368,7 +368,7 @@ widgets.learning_rate_explorer(sweep)
 
 # %%
 plots.show(
-    plots.learning_rate_grid(sweep),
+    learning_rate_grid(sweep),
     alt="Static copy of the explorer: sharpness against step for four learning rates, three seeds "
     "each. Every run climbs past 2 over its learning rate and later falls below it.",
 )

@@ -121,7 +121,7 @@ optimizers = ("gd", "sgd", "adamw", "muon", "sam")
 five = dataclasses.replace(
     sweep, runs=tuple(run for name in optimizers for run in sweep.select(optimizer=name).runs)
 )
-fig = reproduce.trajectories(five, ("sharpness", "train_ece", "test_ece"))
+fig = reproduce.trajectories_figure(five, ("sharpness", "train_ece", "test_ece"))
 for ax, lowest in zip(fig.axes[::5], (1e-2, 1e-4, 5e-3), strict=True):
     ax.set_ylim(bottom=lowest)  # where Muon falls farther, it leaves the picture
 plots.show(
@@ -269,7 +269,7 @@ ex.phases.check(my_phases)
 
 # %%
 fig, axes = plots.figure(2, width=4.8)
-plots.phase_chart(example, reproduce.phases(example), axes)
+reproduce.phase_chart(example, reproduce.phases(example), axes)
 axes[0].set_title("GD at 0.1: climb, plateau (shaded), decay")
 axes[1].set_title("In doubt first; on test images too sure later")
 plots.show(

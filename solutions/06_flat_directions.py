@@ -260,7 +260,9 @@ def only(*labels, rates=None):
 
 
 plots.show(
-    reproduce.trajectories(only("SGD", "SAM", "Muon"), ["sharpness", "train_ece", "test_ece"]),
+    reproduce.trajectories_figure(
+        only("SGD", "SAM", "Muon"), ["sharpness", "train_ece", "test_ece"]
+    ),
     alt="Sharpness, training ECE and test ECE against step for SGD, SAM and Muon, one line per "
     "learning rate. Sharpness and training ECE climb and fall; Muon's collapse by many orders of "
     "magnitude. Test ECE dips and climbs again everywhere.",
@@ -333,7 +335,9 @@ print(f"ECE / loss at a loss of 0.01: median {np.median(reached):.2f}, "
 # %%
 titles = ("Muon: highest training ECE", "Muon: lowest test ECE", "SAM: flatter than SGD")
 fig, axes = plots.figure(3, width=4.2, height=3.6)
-for ax, title, (column, (name, color, _)) in zip(axes, titles, plots.MATCHED.items(), strict=True):
+for ax, title, (column, (name, color, _)) in zip(
+    axes, titles, reproduce.MATCHED.items(), strict=True
+):
     matched = reproduce.by_label(sweep, lambda h, c=column: reproduce.at_matched_loss(h, c, 0.1))
     plots.every_run(matched, name, color, ax=ax, log=column == "sharpness")
     ax.set_title(f"{title}\n(at training loss 0.1)")
@@ -438,7 +442,7 @@ claim("at loss 0.1 Muon is right on more training images than SGD, and less sure
 # %%
 bulk = only("SGD", "BulkSGD 1", "BulkSGD 3", "BulkSGD 5", rates=(0.1, 0.2))
 plots.show(
-    reproduce.trajectories(bulk, ["sharpness", "train_loss"]),
+    reproduce.trajectories_figure(bulk, ["sharpness", "train_loss"]),
     alt="Sharpness and training loss against step for SGD and BulkSGD with 1, 3 and 5 directions at "
     "two learning rates. SGD's sharpness falls late in training and its loss falls smoothly. "
     "BulkSGD's sharpness climbs higher and stays up, and its loss goes up and down.",
@@ -513,7 +517,9 @@ widgets.matched_loss_explorer(sweep)
 
 # %%
 plots.show(
-    plots.matched_loss_grid(sweep, ["SAM", "Muon", "BulkSGD 1", "BulkSGD 5"], list(plots.MATCHED)),
+    reproduce.matched_loss_grid(
+        sweep, ["SAM", "Muon", "BulkSGD 1", "BulkSGD 5"], list(reproduce.MATCHED)
+    ),
     alt="Static copy of the explorer: training ECE, test ECE and sharpness against training loss for "
     "SAM, Muon, BulkSGD 1 and BulkSGD 5, with SGD in grey. Training ECE stays below the dashed line "
     "ECE = loss and merges with it; Muon runs closest to it. Test ECE of Muon lies below SGD's.",

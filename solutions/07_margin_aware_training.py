@@ -29,8 +29,7 @@ from calibcourse import attacks, plots, reproduce, widgets
 from calibcourse.exercises import claim
 from calibcourse.exercises import lesson_07 as ex
 from calibcourse.losses import CalMO, CrossEntropy
-from calibcourse.reproduce.configs import LABELS
-from calibcourse.reproduce.jobs import BestValidation
+from calibcourse.reproduce import LABELS
 
 device = cc.default_device()
 data = cc.load_dataset("fashion_mnist_small").to(device)
@@ -48,7 +47,7 @@ radius = 8 / 255
 # %%
 def trained(loss):
     """A network after 360 steps, and a probe that kept the one of lowest validation loss."""
-    network, stopped = cc.small_cnn(seed=0).to(device), BestValidation()
+    network, stopped = cc.small_cnn(seed=0).to(device), cc.BestValidation()
     cc.fit(network, data, loss, "muon", lr=0.01, steps=360, batch_size=128,
            probes=[stopped], probe_steps=11, seed=0)  # fmt: skip
     return network.eval(), stopped

@@ -46,7 +46,7 @@ from test_fuzz import (
 )
 from torch import nn
 
-from calibcourse import _files, training
+from calibcourse import _files, checkpoint, training
 from calibcourse._files import read_json, write_atomically, write_json
 from calibcourse.cli import main
 from calibcourse.course.bootstrap import read_address
@@ -57,13 +57,23 @@ from calibcourse.data._torchvision import import_torchvision
 from calibcourse.data._verified import read_idx, read_verified
 from calibcourse.exercises import all_exercises, store
 from calibcourse.history import History
-from calibcourse.reproduce import Run, RunConfig, Sweep, runner, sweep
+from calibcourse.reproduce import Run, Sweep, TrajectoryConfig, run_all, runner
 from calibcourse.reproduce.runner import SweepError
 from calibcourse.training import fit
 
 NOBODY = 65534
 FULL = "No space left on device|File too large"  # a full disk; a limit on the size of a file
-TINY = RunConfig("fashion_mnist_small", "sgd", 0.1, 8, 16, 40, 30, hidden=(6,), even_probes=3)
+TINY = TrajectoryConfig(
+    dataset="fashion_mnist_small",
+    optimizer="sgd",
+    lr=0.1,
+    steps=8,
+    batch_size=16,
+    train_samples=40,
+    held_out_samples=30,
+    hidden=(6,),
+    even_probes=3,
+)
 EXERCISE = next(exercise for exercise in all_exercises() if exercise.key == "01/ece")
 
 
@@ -222,7 +232,7 @@ def test_a_run_killed_ten_times_ends_as_if_undisturbed(tmp_path, kill):
         assert kill(_fit_in_child, path, after=moment) == -signal.SIGKILL
         steps.append(torch.load(path, weights_only=True)["step"])
         with path.open("rb") as stream:
-            training._check_archive(stream)
+            checkpoint._check_archive(stream)
     assert steps == sorted(set(steps))  # each got further
     assert quiet_fit(path, steps=300) == quiet_fit(None, steps=300)
     torch.set_num_threads(threads)
@@ -371,9 +381,9 @@ def test_a_sweep_on_a_full_disk_names_the_file_and_resumes(disk):
     folder, nearly_full = disk
     with nearly_full(8):
         with pytest.raises(SweepError, match=rf"(?s)1 of 1 .*{TINY.key}: OSError.*({FULL})"):
-            sweep([TINY], folder, progress=False)
+            run_all([TINY], folder, progress=False)
         assert not litter(folder)
-    assert len(sweep([TINY], folder, progress=False)) == 1
+    assert len(run_all([TINY], folder, progress=False)) == 1
 
 
 def test_publishing_on_a_full_disk_changes_nothing(disk, built_course, snapshot):
@@ -559,9 +569,9 @@ def test_reproduce_names_the_folder_before_it_trains(prepared, shut, monkeypatch
 
 def test_a_finished_sweep_is_read_from_a_folder_that_cannot_be_written(shut):
     folder, closed = shut
-    runs = sweep([TINY], folder, progress=False)
+    runs = run_all([TINY], folder, progress=False)
     with closed():
-        assert sweep([TINY], folder, progress=False) == runs
+        assert run_all([TINY], folder, progress=False) == runs
 
 
 def test_publishing_where_nothing_can_be_written_changes_nothing(shut, built_course, snapshot):

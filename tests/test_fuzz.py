@@ -27,13 +27,13 @@ from torch import nn
 
 from calibcourse import training
 from calibcourse.audit import read_logits
+from calibcourse.checkpoint import random_state_restored
 from calibcourse.course.bootstrap import ADDRESS_FILE, parse_address, read_address
 from calibcourse.course.progress import progress_rows, progress_table
 from calibcourse.data._verified import read_idx
 from calibcourse.exercises import all_exercises, store
 from calibcourse.history import History
-from calibcourse.reproduce import Run, RunConfig, Sweep
-from calibcourse.reproduce.methods import MethodConfig
+from calibcourse.reproduce import ComparisonConfig, Run, Sweep, TrajectoryConfig
 
 SEED = 20260414
 LONGEST_MESSAGE = 1500  # characters, the file's path included
@@ -43,9 +43,27 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 # ------------------------------------------------------------------------------ valid documents
 
-CONFIG = RunConfig("mnist", "bulk_sgd", 0.1, 24, None, 40, 30, options={"directions": 3})
-METHOD = MethodConfig(
-    "mnist", "small_cnn", "adamw", 0.01, "calmo", 9, 4, 40, 30, loss_options={"epsilon": 0.1}
+CONFIG = TrajectoryConfig(
+    dataset="mnist",
+    optimizer="bulk_sgd",
+    lr=0.1,
+    steps=24,
+    batch_size=None,
+    train_samples=40,
+    held_out_samples=30,
+    options={"directions": 3},
+)
+METHOD = ComparisonConfig(
+    dataset="mnist",
+    model="small_cnn",
+    optimizer="adamw",
+    lr=0.01,
+    loss="calmo",
+    steps=9,
+    batch_size=4,
+    train_samples=40,
+    held_out_samples=30,
+    loss_options={"epsilon": 0.1},
 )
 HISTORY = History(
     [{"step": 0, "train_ece": 0.25, "sharpness": 1e-3}, {"step": 7, "train_ece": float("nan")}],
@@ -98,7 +116,7 @@ def toy_run(path: Path, steps: int = 2) -> tuple[training._Run, set[int]]:
 
 def resumed(path: Path) -> training._Run:
     """Read a checkpoint as `fit` does."""
-    with training._random_state_restored():
+    with random_state_restored():
         return toy_run(path)[0]
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from calibcourse.history import History
 from calibcourse.reproduce import (
     Run,
-    RunConfig,
     Sweep,
+    TrajectoryConfig,
     at_matched_loss,
     by_label,
     compare,
@@ -22,7 +22,15 @@ from calibcourse.reproduce import (
     verdict_table,
 )
 
-SGD = RunConfig("fashion_mnist_small", "sgd", 0.1, 100, 10, 20, 20)
+SGD = TrajectoryConfig(
+    dataset="fashion_mnist_small",
+    optimizer="sgd",
+    lr=0.1,
+    steps=100,
+    batch_size=10,
+    train_samples=20,
+    held_out_samples=20,
+)
 
 
 def history(steps, **columns):
@@ -205,11 +213,25 @@ def test_table_of_other_measures():
 
 
 @pytest.mark.parametrize(
-    ("wins", "verdict"), [(0, "higher"), (1, "higher"), (2, "undecided"), (3, "lower")]
+    ("wins", "pairs", "verdict"),
+    [
+        (0, 4, "higher"),
+        (1, 4, "higher"),
+        (2, 4, "undecided"),
+        (3, 4, "lower"),
+        # More than half, less than three in four, both ways; and just enough.
+        (2, 3, "undecided"),
+        (2, 5, "undecided"),
+        (3, 5, "undecided"),
+        (4, 5, "lower"),
+        (5, 7, "undecided"),
+        (6, 8, "lower"),
+        (2, 8, "higher"),
+    ],
 )
-def test_three_pairs_in_four_decide(wins, verdict):
-    sam = [run([0.1 if lr < wins else 0.3], "sam", lr=lr + 1) for lr in range(4)]
-    sgd = [run([0.2], lr=lr + 1) for lr in range(4)]
+def test_three_pairs_in_four_decide(wins, pairs, verdict):
+    sam = [run([0.1 if lr < wins else 0.3], "sam", lr=lr + 1) for lr in range(pairs)]
+    sgd = [run([0.2], lr=lr + 1) for lr in range(pairs)]
     assert compare(Sweep((*sam, *sgd)), "SAM", "SGD", peak).verdict == verdict
 
 

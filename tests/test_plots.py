@@ -22,13 +22,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from calibcourse import plots
+from calibcourse import plots, reproduce
 from calibcourse.attacks import RobustMargin
 from calibcourse.bounds import NATS_PER_DECADE, TailBounds
 from calibcourse.data import Split
 from calibcourse.history import History
 from calibcourse.metrics import ReliabilityCurve
-from calibcourse.reproduce import Phases, Run, RunConfig, Sweep
+from calibcourse.reproduce import Phases, Run, Sweep, TrajectoryConfig
 
 # A tensor where matplotlib wants an array works today and warns.
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
@@ -214,7 +214,16 @@ def gradient_descent(optimizers=("gd",), rates=(0.1, 0.2), seeds=(0, 1)) -> Swee
     for place, optimizer in enumerate(optimizers):
         for rate in rates:
             for seed in seeds:
-                config = RunConfig("fashion_mnist_small", optimizer, rate, 20, None, 40, 30, seed)
+                config = TrajectoryConfig(
+                    dataset="fashion_mnist_small",
+                    optimizer=optimizer,
+                    lr=rate,
+                    steps=20,
+                    batch_size=None,
+                    train_samples=40,
+                    held_out_samples=30,
+                    seed=seed,
+                )
                 top = 100 * place + 10 * rate + seed + 1
                 runs.append(
                     Run(config, history(
@@ -270,7 +279,7 @@ CLASSES = ("coat", "shirt", "bag")
 WINDOWS = {"all": ([0, 10, 20], {"train_ece": 0.9}), "early": ([0, 10], {"train_ece": 1.0})}
 
 # Every function that makes a figure of several panels.
-FIGURES = {
+TRAJECTORIES = {
     "epsilon_grid": (FLIPS, IMAGES, CLASSES, (0, 16)),
     "image_grid": (IMAGES.inputs, ["a", "b", "c"], 2),
     "learning_rate_grid": (gradient_descent(),),
@@ -289,7 +298,7 @@ TOOLS = {"LiveFigure", "attack_at", "figure", "mosaic", "png_bytes", "show", "wi
 
 def test_every_public_function_is_tested_here():
     functions = {name for name in plots.__all__ if callable(getattr(plots, name))}
-    assert functions == {*ONE_AXES, *FIGURES, *SEVERAL_AXES, *TOOLS}
+    assert functions == {*ONE_AXES, *TRAJECTORIES, *SEVERAL_AXES, *TOOLS}
 
 
 def unchanged(a, b) -> bool:
@@ -332,9 +341,9 @@ def test_a_plot_draws_on_the_given_axes_or_makes_one(name):
     assert unchanged(given, before)
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", TRAJECTORIES)
 def test_a_figure_is_made_anew_and_alike_and_leaves_its_input_alone(name):
-    make, given = getattr(plots, name), FIGURES[name]
+    make, given = getattr(plots, name), TRAJECTORIES[name]
     before = copy.deepcopy(given)
     one, two = make(*given), make(*given)
     assert isinstance(one, Figure) and one is not two and len(plt.get_fignums()) == 2
@@ -761,13 +770,13 @@ def test_against_margin_scatters_on_a_logarithmic_axis():
 
 def test_recorded_sharpness_draws_every_seed_of_one_learning_rate():
     made = gradient_descent(rates=(0.1, 0.25), seeds=(0, 1, 2))
-    ax = plots.recorded_sharpness(made, 0.25)
+    ax = reproduce.recorded_sharpness(made, 0.25)
     wanted = [[STEPS, [top, 2 * top, top / 2]] for top in (3.5, 4.5, 5.5)]
     np.testing.assert_array_equal(lines(ax, color=plots.CURVATURE), wanted)
     assert ax.get_title() == "η = 0.25, 3 seeds" and words(ax) == ["2/η = 8"]
     with pytest.raises(ValueError, match=r"0\.3"):
-        plots.recorded_sharpness(made, 0.3)
-    fig = plots.learning_rate_grid(made)
+        reproduce.recorded_sharpness(made, 0.3)
+    fig = reproduce.learning_rate_grid(made)
     assert [ax.get_title() for ax in fig.axes] == ["η = 0.1, 3 seeds", "η = 0.25, 3 seeds"]
     np.testing.assert_array_equal(lines(fig.axes[1], color=plots.CURVATURE), wanted)
 
@@ -949,7 +958,7 @@ def test_phase_chart_marks_the_plateau_and_the_turn(sure_from):
         test_confidence=[0.2, 0.6, 0.9], test_accuracy=[0.3, 0.5, 0.6],
     )  # fmt: skip
     _, (left, right) = plots.figure(2)
-    assert plots.phase_chart(record, Phases(sure_from, 10, 20), (left, right)) is None
+    assert reproduce.phase_chart(record, Phases(sure_from, 10, 20), (left, right)) is None
     (plateau,) = bars(left, plots.BOUND)
     assert (plateau[0], plateau[2]) == (10, 10)
     np.testing.assert_array_equal(lines(left, color=plots.CURVATURE), [[STEPS, [2, 8, 5]]])
@@ -1108,11 +1117,11 @@ def test_every_run_draws_each_run_and_the_median():
     assert plots.every_run(values, "step", plots.TRAIN, log=True).get_yscale() == "log"
 
 
-@pytest.mark.parametrize("column", plots.MATCHED)
+@pytest.mark.parametrize("column", reproduce.MATCHED)
 @pytest.mark.parametrize("rate", [None, 0.2])
 def test_matched_loss_plane_draws_one_optimizer_before_sgd(column, rate):
-    ax = plots.matched_loss_plane(SWEEP, "Muon", rate, column)
-    _, color, limits = plots.MATCHED[column]
+    ax = reproduce.matched_loss_plane(SWEEP, "Muon", rate, column)
+    _, color, limits = reproduce.MATCHED[column]
 
     def curves(label: str, only: float | None) -> list:
         return [
@@ -1137,7 +1146,7 @@ def test_matched_loss_plane_draws_one_optimizer_before_sgd(column, rate):
 
 
 def test_matched_loss_grid_has_rows_of_quantities_and_columns_of_optimizers():
-    fig = plots.matched_loss_grid(SWEEP, ["Muon", "SGD"], ["test_ece", "sharpness"])
+    fig = reproduce.matched_loss_grid(SWEEP, ["Muon", "SGD"], ["test_ece", "sharpness"])
     titles = [ax.get_title() for ax in fig.axes]
     assert titles == ["Muon, SGD in grey", "SGD, SGD in grey", "", ""]
     assert [ax.get_ylabel() for ax in fig.axes] == [
@@ -1151,7 +1160,7 @@ def test_matched_loss_grid_has_rows_of_quantities_and_columns_of_optimizers():
 
 
 def test_matched_colours_are_those_of_their_quantities():
-    colors = {name: color for name, (_, color, _) in plots.MATCHED.items()}
+    colors = {name: color for name, (_, color, _) in reproduce.MATCHED.items()}
     assert colors == {
         "train_ece": plots.TRAIN, "test_ece": plots.TEST, "sharpness": plots.CURVATURE,
     }  # fmt: skip

@@ -10,7 +10,7 @@ from calibcourse import LadderProbe, LogitProbe, bound_quantities, curvature_lad
 from calibcourse.data import load_dataset
 from calibcourse.history import History
 from calibcourse.models import mlp
-from calibcourse.reproduce import Run, RunConfig, Sweep
+from calibcourse.reproduce import Run, Sweep, TrajectoryConfig
 
 RUNGS = ("l4", "l3", "l2", "l1", "u0", "u1", "u2", "u3", "u4", "u5", "u6")
 
@@ -123,7 +123,15 @@ def test_missing_lower_bound_survives_saving(data, model, tmp_path):
     assert np.isnan(loaded.column("train_log_lower")).all()
     np.testing.assert_array_equal(loaded.column("train_gamma"), history.column("train_gamma"))
 
-    config = RunConfig("fashion_mnist_small", "sgd", 0.1, 1, 20, 4500, 5000)
+    config = TrajectoryConfig(
+        dataset="fashion_mnist_small",
+        optimizer="sgd",
+        lr=0.1,
+        steps=1,
+        batch_size=20,
+        train_samples=4500,
+        held_out_samples=5000,
+    )
     Sweep((Run(config, history, {}),)).save(tmp_path / "sweep.json")
     (run,) = Sweep.load(tmp_path / "sweep.json").runs
     assert np.isnan(run.history.column("train_log_lower")).all()

@@ -22,12 +22,11 @@ from hypothesis import strategies as st
 
 from calibcourse.history import History
 from calibcourse.reproduce import (
-    FIGURES,
     PROFILES,
     Phases,
     Run,
-    RunConfig,
     Sweep,
+    TrajectoryConfig,
     at_even_steps,
     correlation,
     correlations,
@@ -35,15 +34,16 @@ from calibcourse.reproduce import (
     phases,
     plan,
     probes_within,
-    sweep,
+    run_all,
     table_1,
     table_1_text,
 )
 from calibcourse.reproduce import cli as reproduce_cli
-from calibcourse.reproduce.report import PAPER_TABLE_1, write_report
-from calibcourse.reproduce.runner import SweepError, executor_for, record_path, train
+from calibcourse.reproduce.one_run import train
+from calibcourse.reproduce.paper import TABLE_1
+from calibcourse.reproduce.runner import SweepError, executor_for, record_path
 
-TINY = RunConfig(
+TINY = TrajectoryConfig(
     dataset="fashion_mnist_small",
     optimizer="sgd",
     lr=0.1,
@@ -68,7 +68,7 @@ def histories(runs: list[Run]) -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    return histories(sweep(SIX, tmp_path_factory.mktemp("undisturbed"), progress=False))
+    return histories(run_all(SIX, tmp_path_factory.mktemp("undisturbed"), progress=False))
 
 
 # --- plans
@@ -83,7 +83,9 @@ def test_plans_hold_the_sweep_that_the_paper_describes():
         assert all((run.batch_size is None) == (optimizer == "gd") for run in chosen)
     bulk = [run for run in plan("figure3", seeds=[0]) if run.optimizer == "bulk_sgd"]
     assert {(run.options["directions"], run.lr) for run in bulk} == {
-        (k, lr) for k in (1, 3, 5) for lr in PROFILES["quick"].budgets["bulk_sgd"].learning_rates
+        (k, lr)
+        for k in (1, 3, 5)
+        for lr in PROFILES["quick"].trajectories["fashion_mnist_small"].budgets["bulk_sgd"].steps
     }
 
 
@@ -97,12 +99,12 @@ def test_figures_share_their_runs():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (dict(figure="figure9"), "figure must be one of all, .*table1; got 'figure9'"),
-        (dict(figure="table1", profile="slow"), "profile must be one of full, quick"),
-        (dict(figure="table1", dataset="mnits"), "dataset must be one of .*mnist; got 'mnits'"),
-        (dict(figure="table1", seeds=[]), "seeds"),
-        (dict(figure="table1", seeds=[1, 1]), "seeds"),
-        (dict(figure="table1", seeds=[-1]), "seed"),
+        (dict(name="figure9"), "name must be one of all, .*table1, .*; got 'figure9'"),
+        (dict(name="table1", profile="slow"), "profile must be one of full, quick"),
+        (dict(name="table1", dataset="mnits"), "dataset must be one of .*mnist; got 'mnits'"),
+        (dict(name="table1", seeds=[]), "seeds"),
+        (dict(name="table1", seeds=[1, 1]), "seeds"),
+        (dict(name="table1", seeds=[-1]), "seed"),
     ],
 )
 def test_bad_plans_are_named_and_list_the_choices(arguments, words):
@@ -127,41 +129,50 @@ def test_key_tells_every_two_configurations_apart():
     ]  # fmt: skip
     assert len(changed) == len(asdict(TINY))
     assert len({config.key for config in [TINY, *changed]}) == len(changed) + 1
-    assert RunConfig.from_dict(json.loads(json.dumps(asdict(TINY)))) == TINY
+    assert TrajectoryConfig.from_dict(json.loads(json.dumps(asdict(TINY)))) == TINY
 
 
 # --- running
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch, undisturbed):
-    first = sweep(SIX[:2], tmp_path, progress=False)
+    first = run_all(SIX[:2], tmp_path, progress=False)
     assert histories(first) == {c.key: undisturbed[c.key] for c in SIX[:2]}
     monkeypatch.setattr("calibcourse.reproduce.runner.train", None)  # calling it would raise
-    assert sweep(SIX[:2], tmp_path, progress=False) == first
+    assert run_all(SIX[:2], tmp_path, progress=False) == first
     assert not list((tmp_path / "checkpoints").iterdir())
 
 
+def break_checkpoint(folder: Path, config: TrajectoryConfig) -> None:
+    """What makes one run fail and no other."""
+    path = folder / "checkpoints" / f"{config.key}.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no checkpoint")
+
+
 def test_one_failing_run_costs_no_other(tmp_path):
-    bad = replace(TINY, train_samples=10**6)
-    with pytest.raises(SweepError, match=rf"1 of 3 runs failed.*\n  {bad.key}: ValueError: n must"):
-        sweep([SIX[0], bad, SIX[1]], tmp_path, progress=False)
+    bad = replace(TINY, seed=1)
+    break_checkpoint(tmp_path, bad)
+    words = rf"1 of 3 runs failed.*\n  {bad.key}: ValueError: checkpoint .* is damaged"
+    with pytest.raises(SweepError, match=words):
+        run_all([SIX[0], bad, SIX[1]], tmp_path, progress=False)
     assert record_path(tmp_path, SIX[0]).exists() and record_path(tmp_path, SIX[1]).exists()
 
 
 def test_any_executor_gives_the_same_records(tmp_path, undisturbed):
     with ThreadPoolExecutor(3) as executor:
-        runs = sweep(SIX, tmp_path, executor, progress=False)
+        runs = run_all(SIX, tmp_path, executor, progress=False)
     assert histories(runs) == undisturbed
 
 
 def test_process_pool_gives_the_same_records(tmp_path, undisturbed):
     with executor_for(workers=2) as executor:
-        runs = sweep(SIX, tmp_path, executor, progress=False)
+        runs = run_all(SIX, tmp_path, executor, progress=False)
     assert histories(runs) == undisturbed
 
 
 def _sweep_in_child(folder: Path) -> None:
-    sweep(SIX, folder, progress=False)
+    run_all(SIX, folder, progress=False)
 
 
 @pytest.mark.filterwarnings("ignore:This process")  # forked on purpose: a spawned child needs
@@ -176,7 +187,7 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path, undisturbed, ki
             finished_before += 1
     assert finished_before  # the kills fell within sweeps that were getting somewhere
     for folder in tmp_path.iterdir():
-        assert histories(sweep(SIX, folder, progress=False)) == undisturbed
+        assert histories(run_all(SIX, folder, progress=False)) == undisturbed
         files = {path.relative_to(folder).parts[0] for path in folder.rglob("*") if path.is_file()}
         assert files == {"runs"}
 
@@ -206,11 +217,11 @@ def test_workers_end_with_a_killed_sweep(tmp_path, impatience):
 def test_unwritable_output_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"cannot write to the output folder .*file"):
-        sweep(SIX, tmp_path / "file", progress=False)
+        run_all(SIX, tmp_path / "file", progress=False)
 
 
 def test_record_of_another_version_or_content_is_refused(tmp_path):
-    run = sweep([TINY], tmp_path, progress=False)[0]
+    run = run_all([TINY], tmp_path, progress=False)[0]
     path = record_path(tmp_path, TINY)
     record = json.loads(path.read_text())
     assert Run.load(path) == run
@@ -225,14 +236,14 @@ def test_record_of_another_version_or_content_is_refused(tmp_path):
     ]:
         path.write_text(json.dumps({**record, **change}))
         with pytest.raises(ValueError, match=words):
-            sweep([TINY], tmp_path, progress=False)
+            run_all([TINY], tmp_path, progress=False)
     path.write_text("[]")
     with pytest.raises(ValueError, match=r"must be a calibcourse\.run"):
         Run.load(path)
 
 
 def test_provenance_names_versions_and_machine_but_no_place(tmp_path):
-    provenance = sweep([TINY], tmp_path, progress=False)[0].provenance
+    provenance = run_all([TINY], tmp_path, progress=False)[0].provenance
     assert {"date", "torch", "numpy", "python", "processor", "seconds"} <= set(provenance)
     assert provenance["threads"] == TINY.threads
     text = json.dumps(provenance)
@@ -351,7 +362,7 @@ def test_table_averages_over_seeds_first_then_over_learning_rates():
         # Correlation ±1 by construction: y = slope * x.
         config = replace(TINY, lr=lr, seed=seed)
         rows = [
-            {"step": s, "sharpness": float(s), **dict.fromkeys(PAPER_TABLE_1, slope * s)}
+            {"step": s, "sharpness": float(s), **dict.fromkeys(TABLE_1, slope * s)}
             for s in config.probe_steps
         ]
         return Run(config, History(rows), {})
@@ -447,17 +458,6 @@ def test_table_text_sets_the_papers_rows_beneath_ours():
     assert "| *train ECE, the paper's (Pearson, CIFAR-10)* | 0.84 ± 0.07 |" in text
 
 
-@pytest.mark.parametrize("figure", FIGURES)
-def test_report_writes_picture_table_and_record(tmp_path, figure):
-    made = some_sweep()
-    provenance = {"processor": "p", "torch": "t", "date": "d", "seconds": 3.0}
-    made = replace(made, runs=tuple(replace(run, provenance=provenance) for run in made.runs))
-    png, text, record = write_report(made, figure, tmp_path)
-    assert png.read_bytes().startswith(b"\x89PNG") and png.name == f"{figure}.png"
-    assert made.command in text.read_text()
-    assert len(Sweep.load(record)) == len(made)
-
-
 # --- command line
 
 
@@ -480,7 +480,8 @@ def test_command_runs_reports_and_resumes(tmp_path, monkeypatch, capsys):
 
 
 def test_command_tells_of_failed_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(reproduce_cli, "plan", lambda *a: [replace(TINY, train_samples=10**6)])
+    break_checkpoint(tmp_path, TINY)
+    monkeypatch.setattr(reproduce_cli, "plan", lambda *a: [TINY])
     assert reproduce_cli.run(parse("figure1", "--out", str(tmp_path))) == 1
     assert "1 of 1 runs failed" in capsys.readouterr().err
 
@@ -521,7 +522,7 @@ def test_dask_cluster_survives_the_death_of_a_worker(tmp_path, undisturbed, impa
     ):
         victim = next(iter(cluster.workers.values())).pid
         with ThreadPoolExecutor(1) as beside:
-            running = beside.submit(sweep, SIX, tmp_path, executor, progress=False)
+            running = beside.submit(run_all, SIX, tmp_path, executor, progress=False)
             while not (list(tmp_path.glob("runs/*.json")) or running.done()):
                 time.sleep(0.05)  # until it is under way
             os.kill(victim, signal.SIGKILL)

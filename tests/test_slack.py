@@ -19,8 +19,8 @@ from calibcourse.probes import (
 )
 from calibcourse.reproduce import (
     Run,
-    RunConfig,
     Sweep,
+    TrajectoryConfig,
     median_slack,
     slack_summary,
     slack_table,
@@ -28,7 +28,7 @@ from calibcourse.reproduce import (
 )
 from calibcourse.reproduce.slack import ECE_BOUNDS, PHASES, RUNGS, log_slack, row_phases
 
-CONFIG = RunConfig(
+CONFIG = TrajectoryConfig(
     dataset="fashion_mnist_small",
     optimizer="gd",
     lr=0.1,
@@ -80,7 +80,7 @@ def test_phases_come_from_the_run_itself():
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_slack_is_what_was_put_in(split):
-    slack = log_slack(HISTORY, split)
+    slack = log_slack(HISTORY, split, 10)
     assert set(slack) == {*ECE_BOUNDS, *RUNGS}
     for bound in ("upper", "error_probability", "gap", "paper_upper", *RUNGS):
         np.testing.assert_allclose(slack[bound], [1, 2, 3, 4], rtol=1e-12)
@@ -110,7 +110,7 @@ def test_slack_equals_that_of_the_functions_on_a_live_run():
     )  # fmt: skip
     assert row_phases(history)[-1] == "interpolating"
     for split in ("train", "test"):
-        images, slack = getattr(data, split), log_slack(history, split)
+        images, slack = getattr(data, split), log_slack(history, split, 10)
         ladder = curvature_ladder(model, images.inputs, images.target)
         with torch.no_grad():
             bounds = ece_bounds(model(images.inputs), images.target)
@@ -173,7 +173,7 @@ def test_summary_states_the_factors_gained():
 
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="split"):
-        log_slack(HISTORY, "validation")
+        log_slack(HISTORY, "validation", 10)
     with pytest.raises(ValueError, match="n_classes"):
         log_slack(HISTORY, "train", 1)
     with pytest.raises(ValueError, match="phase"):

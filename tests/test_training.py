@@ -14,20 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import calibcourse.training
+from calibcourse import probes
 from calibcourse._files import read_json, write_atomically
+from calibcourse.history import History, even_steps, log_steps
 from calibcourse.losses import CrossEntropy, LossTerms
 from calibcourse.models import mlp, small_cnn
 from calibcourse.optimizers import make_optimizer
-from calibcourse.training import (
-    History,
-    LogitProbe,
-    SharpnessProbe,
-    even_steps,
-    fit,
-    log_steps,
-    set_seed,
-)
+from calibcourse.probes import LogitProbe, SharpnessProbe
+from calibcourse.training import fit, set_seed
 
 SHAPE = (1, 8, 8)
 
@@ -270,7 +264,7 @@ def test_even_steps_are_all_steps_where_there_are_fewer():
 
 
 def test_table_of_columns_is_what_the_probes_write():
-    table = calibcourse.training.__doc__
+    table = probes.__doc__
     history = quiet_fit(
         small_mlp(),
         probes=[LogitProbe(splits=("train", "test")), SharpnessProbe(batch_size=20)],
@@ -386,13 +380,48 @@ def test_last_update_that_breaks_the_weights_is_seen():
     assert history.diverged_at == 1 and torch.equal(weights(model), weights(small_mlp()))
 
 
+class CountingLoss(CrossEntropy):
+    """Cross-entropy that counts its calls and may end in NaN or in an exception at one of them."""
+
+    def __init__(self, nan_at: int = 10**9, killed_at: int = 10**9):
+        super().__init__()
+        self._calls, self._nan_at, self._killed_at = 0, nan_at, killed_at
+
+    def __call__(self, model, inputs, target) -> LossTerms:
+        self._calls += 1
+        if self._calls == self._killed_at:
+            raise Killed
+        terms = super().__call__(model, inputs, target)
+        factor = math.nan if self._calls == self._nan_at else 1.0
+        return replace(terms, total=factor * terms.total)
+
+
 def test_diverged_run_is_not_run_again(tmp_path):
     path = tmp_path / "run.pt"
+    options = dict(probe_steps=[3, 6, 9], checkpoint=path)
     with pytest.warns(RuntimeWarning):
-        first = quiet_fit(small_mlp(), lr=1e38, checkpoint=path)
-    with pytest.warns(RuntimeWarning):
-        again = quiet_fit(small_mlp(), lr=1e38, checkpoint=path)
-    assert again == first and again.diverged_at is not None
+        first = quiet_fit(small_mlp(), loss=CountingLoss(nan_at=8), **options)
+    model, loss = small_mlp(), CountingLoss()
+    with pytest.warns(RuntimeWarning, match="step 8"):
+        again = quiet_fit(model, loss=loss, **options)
+    assert loss._calls == 0
+    assert again == first and again.diverged_at == 8
+    good = small_mlp()
+    quiet_fit(good, steps=6)
+    assert torch.equal(weights(model), weights(good))
+
+
+def test_a_resumed_run_that_diverges_goes_back_to_its_last_probe(tmp_path):
+    options = dict(probe_steps=[3, 6, 9], checkpoint=tmp_path / "run.pt")
+    with pytest.raises(Killed):
+        quiet_fit(small_mlp(), loss=CountingLoss(killed_at=8), **options)
+    model, good, loss = small_mlp(), small_mlp(), CountingLoss(nan_at=2)
+    with pytest.warns(RuntimeWarning, match="at step 8.*parameters of step 6"):
+        history = quiet_fit(model, loss=loss, **options)
+    assert loss._calls == 2  # the updates 7 and 8: it went on from the checkpoint of step 6
+    assert history.diverged_at == 8 and history.column("step").tolist() == [0, 3, 6]
+    quiet_fit(good, steps=6)
+    assert torch.equal(weights(model), weights(good))
 
 
 # --- checkpoints

@@ -18,7 +18,7 @@ from torch import nn
 from calibcourse import plots, widgets
 from calibcourse.data import Split
 from calibcourse.history import History
-from calibcourse.reproduce import GRID, Run, RunConfig, Sweep, plan_methods
+from calibcourse.reproduce import GRID, Run, Sweep, TrajectoryConfig, plan
 
 # A tensor where matplotlib wants an array works today and warns.
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
@@ -58,7 +58,17 @@ def made_up_run(config, height: float = 1.0) -> Run:
     return Run(config, History(rows), {})
 
 
-TINY = RunConfig("fashion_mnist_small", "gd", 0.1, 24, None, 40, 30, even_probes=13, log_probes=5)
+TINY = TrajectoryConfig(
+    dataset="fashion_mnist_small",
+    optimizer="gd",
+    lr=0.1,
+    steps=24,
+    batch_size=None,
+    train_samples=40,
+    held_out_samples=30,
+    even_probes=13,
+    log_probes=5,
+)
 
 
 def trajectories(optimizers: dict[str, tuple[float, ...]]) -> Sweep:
@@ -74,7 +84,7 @@ def trajectories(optimizers: dict[str, tuple[float, ...]]) -> Sweep:
 
 def grid() -> Sweep:
     """One run for each cell of CalMO's weights."""
-    configs = plan_methods("grid", seeds=[0])
+    configs = plan("grid", seeds=[0])
     return Sweep(tuple(made_up_run(c, 1 + i / 8) for i, c in enumerate(configs)), "made up")
 
 

@@ -20,7 +20,7 @@ from .style import (
     TEST,
     TRAIN,
     WRONG,
-    _from_step_zero,
+    from_step_zero,
     on_axes,
 )
 
@@ -88,33 +88,7 @@ def doubt_and_error(history: History, split: str, ax: Axes | None = None) -> Axe
     ax.plot(steps, history.column(f"{split}_ece"), color=color, lw=2.2, label=f"{split} ECE")
     ax.set(ylim=(0, 1), ylabel="share, or probability")
     ax.legend(frameon=False, fontsize=8)
-    return _from_step_zero(ax)
-
-
-def phase_chart(history: History, phases: Any, axes: Sequence[Axes]) -> None:
-    """Sharpness with its plateau, and how sure the network is, with the moment it turns.
-
-    Args:
-        history: with sharpness, and confidence and accuracy on training and test images.
-        phases: a `calibcourse.reproduce.Phases`, which stands on a higher floor.
-        axes: two.
-    """
-    left, right = axes
-    steps = history.column("step")
-    left.axvspan(phases.steep_from, phases.steep_until, color=BOUND, alpha=0.2, lw=0)
-    left.plot(steps, history.column("sharpness"), "o-", ms=2.5, lw=1.5, color=CURVATURE)
-    left.set(ylabel="sharpness $\\lambda_{\\max}$", ylim=(0, None))
-    for split, color in (("train", TRAIN), ("test", TEST)):
-        excess = history.column(f"{split}_confidence") - history.column(f"{split}_accuracy")
-        right.plot(steps, excess, "o-", ms=2.5, lw=1.5, color=color)
-        right.annotate(f" {split}", (steps[-1], excess[-1]), color=color, va="center", fontsize=9,
-                       annotation_clip=False)  # fmt: skip
-    right.axhline(0, color=IDEAL, lw=0.8)
-    if phases.sure_from is not None:
-        right.axvline(phases.sure_from, color=BOUND, ls="--", lw=1.5)
-    right.set_ylabel("confidence − accuracy")
-    for ax in axes:
-        _from_step_zero(ax)
+    return from_step_zero(ax)
 
 
 def window_panel(
@@ -150,7 +124,7 @@ def window_panel(
     below.set(xlim=(0, 1.05 * sharpness.max()), ylim=(0, 1.25 * largest))
     below.set(xlabel="sharpness $\\lambda_{\\max}$", ylabel="calibration error")
     below.legend(frameon=False, fontsize=8, loc="upper right")
-    _from_step_zero(above)
+    from_step_zero(above)
 
 
 def window_grid(

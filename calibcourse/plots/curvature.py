@@ -1,14 +1,12 @@
 """Eigenvalues, what they are made of, and the edge of stability."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from .style import BOUND, CURVATURE, IDEAL, WRONG, figure, on_axes
+from .style import BOUND, CURVATURE, IDEAL, WRONG, on_axes
 
 
 @on_axes()
@@ -99,38 +97,3 @@ def against_margin(margin: Tensor, values: Tensor, name: str, ax: Axes | None = 
     ax.scatter(margin.cpu(), values.cpu(), s=6, lw=0, alpha=0.6, color=CURVATURE)
     ax.set(yscale="log", xlabel="true margin m (logits)", ylabel=name)
     return ax
-
-
-def recorded_sharpness(sweep: Any, learning_rate: float, ax: Axes | None = None) -> Axes:
-    """All seeds of a recorded sweep at one learning rate, against the edge 2/η.
-
-    Args:
-        sweep: a `calibcourse.reproduce.Sweep` of gradient descent, which stands on a higher floor.
-        learning_rate: one that the sweep holds.
-        ax: where to draw.
-
-    Returns:
-        The axes.
-    """
-    runs = sweep.select(lr=learning_rate).runs
-    steps = runs[0].history.column("step")
-    series = [run.history.column("sharpness") for run in runs]
-    ax = edge_of_stability(steps, series, learning_rate, ax)
-    ax.set_title(f"η = {learning_rate:g}, {len(runs)} seeds")
-    return ax
-
-
-def learning_rate_grid(sweep: Any) -> Figure:
-    """Static twin of the learning-rate explorer: one panel per recorded learning rate.
-
-    Args:
-        sweep: a `calibcourse.reproduce.Sweep` of gradient descent, which stands on a higher floor.
-
-    Returns:
-        The figure.
-    """
-    rates = sorted({run.config.lr for run in sweep.runs})
-    fig, axes = figure(len(rates), width=3.0)
-    for ax, rate in zip(axes, rates, strict=True):
-        recorded_sharpness(sweep, rate, ax=ax)
-    return fig

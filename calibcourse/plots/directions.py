@@ -1,16 +1,13 @@
 """What optimizers do to a gradient, and runs compared at matched loss."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
-from .style import BOUND, CURVATURE, IDEAL, STYLE, TEST, TRAIN, WRONG, on_axes
+from .style import BOUND, CURVATURE, IDEAL, TRAIN, WRONG, on_axes
 
 
 @on_axes(width=4.6, height=3.6)
@@ -163,77 +160,3 @@ def every_run(
         ax.yaxis.set_minor_formatter(NullFormatter())
     ax.grid(axis="x", visible=False)
     return ax
-
-
-# What a plane of matched loss can show: axis label, colour and range of the axis.
-MATCHED = {
-    "train_ece": ("train ECE", TRAIN, (3e-4, 0.7)),
-    "test_ece": ("test ECE", TEST, (3e-3, 0.7)),
-    "sharpness": ("sharpness $\\lambda_{\\max}$", CURVATURE, (0.05, 100)),
-}
-
-
-@on_axes(width=5.4, height=3.8)
-def matched_loss_plane(
-    sweep: Any,
-    label: str,
-    learning_rate: float | None = None,
-    column: str = "train_ece",
-    ax: Axes | None = None,
-) -> Axes:
-    """A quantity against the training loss, one optimizer before SGD in grey: time runs right.
-
-    Args:
-        sweep: a `calibcourse.reproduce.Sweep` with runs of SGD, which stands on a higher floor.
-        label: of the optimizer in colour.
-        learning_rate: its learning rate; None draws all, the darker, the larger.
-        column: one of `MATCHED`.
-        ax: where to draw.
-
-    Returns:
-        The axes, both logarithmic. For the training ECE a dashed line shows ECE = loss, its bound.
-    """
-    ylabel, color, limits = MATCHED[column]
-    runs = [run for run in sweep.select(label=label).runs
-            if learning_rate in (None, run.config.lr)]  # fmt: skip
-    rates = sorted({run.config.lr for run in runs})
-    shade = dict(zip(rates, np.linspace(1, 0.35, len(rates))[::-1], strict=True))
-    lines = [(run, {"color": "#BBBBBB", "lw": 1.0}) for run in sweep.select(label="SGD").runs]
-    lines += [(run, {"color": color, "lw": 1.3, "alpha": shade[run.config.lr]}) for run in runs]
-    for run, style in lines:
-        loss, value = run.history.column("train_loss")[1:], run.history.column(column)[1:]
-        ax.plot(loss, value, **style)
-    low, high = 3e-4, 2.6
-    if column == "train_ece":
-        ax.plot([low, high], [low, high], "--", color=BOUND, lw=1.8)
-        ax.annotate("ECE = loss ", (1e-3, 1e-3), color="#8A5A00", fontsize=8, ha="right",
-                    va="top")  # fmt: skip
-    ax.set(xscale="log", yscale="log", xlim=(high, low), ylim=limits, ylabel=ylabel,
-           xlabel="training loss (nats)")  # fmt: skip
-    ax.set_title(f"{label}, SGD in grey")
-    return ax
-
-
-def matched_loss_grid(sweep: Any, labels: Sequence[str], columns: Sequence[str]) -> Figure:
-    """Static twin of the matched-loss explorer: one panel per quantity and optimizer.
-
-    Args:
-        sweep: a `calibcourse.reproduce.Sweep` with runs of SGD, which stands on a higher floor.
-        labels: of the optimizers, one column of panels each.
-        columns: of `MATCHED`, one row of panels each.
-
-    Returns:
-        The figure.
-    """
-    with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(
-            len(columns), len(labels), figsize=(2.9 * len(labels), 2.5 * len(columns)),
-            sharex=True, sharey="row", squeeze=False,
-        )  # fmt: skip
-    for column, row in zip(columns, axes, strict=True):
-        for label, ax in zip(labels, row, strict=True):
-            matched_loss_plane(sweep, label, column=column, ax=ax)
-            ax.label_outer()
-            if column != columns[0]:
-                ax.set_title("")
-    return fig

@@ -5,7 +5,7 @@ import inspect
 import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -51,9 +51,31 @@ def figure(n_panels: int = 1, width: float = 4.2, height: float = 3.2) -> tuple[
         >>> fig, (left, right) = figure(2)
         >>> plt.close(fig)
     """
-    with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(1, n_panels, figsize=(width * n_panels, height), squeeze=False)
+    fig, axes = panels(1, n_panels, (width * n_panels, height))
     return fig, list(axes[0])
+
+
+def panels(
+    rows: int, columns: int, size: tuple[float, float], **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """Rows and columns of panels in the style of the course.
+
+    Args:
+        rows, columns: how many.
+        size: width and height of the whole figure in inches.
+        **options: of `matplotlib.pyplot.subplots`, such as sharex.
+
+    Returns:
+        The figure and the (rows, columns) array of its axes.
+
+    Example:
+        >>> fig, axes = panels(2, 3, (6, 4), sharey="row")
+        >>> axes.shape
+        (2, 3)
+        >>> plt.close(fig)
+    """
+    with plt.rc_context(STYLE):
+        return plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
 
 
 Arguments = ParamSpec("Arguments")
@@ -252,7 +274,7 @@ class LiveFigure:
 MARKERS = "osD^vPX*"  # one per optimizer where all share a panel
 
 
-def _from_step_zero(ax: Axes) -> Axes:
+def from_step_zero(ax: Axes) -> Axes:
     """Training steps on a logarithmic axis that still has room for step 0."""
     ax.set_xscale("symlog", linthresh=1)
     ax.set(xlabel="training step", xlim=(0, None))

@@ -1,8 +1,22 @@
 """The paper's figures and tables: planned, run, resumed, recorded and reported."""
 
-from .configs import FIGURES, PROFILES, RunConfig, plan
+from .configs import LABELS, METHODS, ComparisonConfig, TrajectoryConfig
+from .correlations import at_even_steps, correlation, correlations, probes_within, table_1
+from .figures import (
+    MATCHED,
+    comparison_figure,
+    grid_figure,
+    learning_rate_grid,
+    matched_loss_grid,
+    matched_loss_plane,
+    phase_chart,
+    recorded_sharpness,
+    remedies_figure,
+    trajectories_figure,
+    weights_panel,
+)
 from .hypotheses import (
-    Comparison,
+    PairedComparison,
     at_matched_loss,
     by_label,
     compare,
@@ -11,58 +25,48 @@ from .hypotheses import (
     settling_step,
     verdict_table,
 )
-from .methods import FOUR, GRID, METHODS, TABLES, MethodConfig, plan_methods
 from .methods_report import (
+    accuracy_and_ece_text,
+    every_quantity_text,
+    remedies_text,
+    verdict_text,
+)
+from .outcomes import (
     REMEDIES,
     Difference,
     Verdict,
-    accuracy_and_ece_text,
     as_good,
-    comparison_figure,
     difference,
-    every_quantity_text,
-    grid_figure,
     grid_values,
     outcomes,
-    remedies_figure,
-    remedies_text,
     step_costs,
-    verdict_text,
     verdicts,
-    weights_panel,
 )
-from .report import (
-    Phases,
-    Sweep,
-    at_even_steps,
-    correlation,
-    correlations,
-    load_recorded,
-    phases,
-    probes_within,
-    published,
-    table_1,
-    table_1_text,
-    trajectories,
-)
-from .runner import Run, sweep
+from .paper import published
+from .phases import Phases, phases
+from .plans import COMPARISONS, FOUR, GRID, PROFILES, TRAJECTORIES, plan
+from .records import Run, Sweep, load_recorded
+from .report import table_1_text
+from .runner import run_all
 from .slack import median_slack, slack_summary, slack_table, slack_table_text
 
 __all__ = [
-    "FIGURES",
+    "COMPARISONS",
     "FOUR",
     "GRID",
+    "LABELS",
+    "MATCHED",
     "METHODS",
     "PROFILES",
     "REMEDIES",
-    "TABLES",
-    "Comparison",
+    "TRAJECTORIES",
+    "ComparisonConfig",
     "Difference",
-    "MethodConfig",
+    "PairedComparison",
     "Phases",
     "Run",
-    "RunConfig",
     "Sweep",
+    "TrajectoryConfig",
     "Verdict",
     "accuracy_and_ece_text",
     "as_good",
@@ -78,26 +82,30 @@ __all__ = [
     "every_quantity_text",
     "grid_figure",
     "grid_values",
+    "learning_rate_grid",
     "load_recorded",
+    "matched_loss_grid",
+    "matched_loss_plane",
     "median_slack",
     "outcomes",
     "peak",
+    "phase_chart",
     "phases",
     "plan",
-    "plan_methods",
     "probes_within",
     "published",
+    "recorded_sharpness",
     "remedies_figure",
     "remedies_text",
+    "run_all",
     "settling_step",
     "slack_summary",
     "slack_table",
     "slack_table_text",
     "step_costs",
-    "sweep",
     "table_1",
     "table_1_text",
-    "trajectories",
+    "trajectories_figure",
     "verdict_table",
     "verdict_text",
     "verdicts",

@@ -5,20 +5,20 @@ import os
 import sys
 from pathlib import Path
 
+from .._files import check_writable
 from ..data import DATASETS
 from ..training import default_device
-from .configs import FIGURES, PROFILES, plan
-from .methods import TABLES, plan_methods
-from .methods_report import write_methods_report
-from .report import Sweep, write_report
-from .runner import SweepError, executor_for, sweep
+from .plans import COMPARISONS, PROFILES, TRAJECTORIES, plan
+from .records import Sweep
+from .report import report_paths, write_report
+from .runner import SweepError, executor_for, run_all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the subcommand to its parser."""
     parser.add_argument(
         "figure",
-        choices=[*FIGURES, *TABLES],
+        choices=[*TRAJECTORIES, *COMPARISONS],
         help="of the paper; all: every trajectory; methods: tables 2 and A2; "
         "grid: CalMO's two weights",
     )
@@ -31,7 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dataset", choices=DATASETS, help="default: the profile's")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="default: 0 1 2"
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        metavar="SEED",
+        help="one run of everything for each; intervals need two at least (default: 0 1 2)",
     )
     parser.add_argument(
         "--out",
@@ -58,17 +63,17 @@ def run(options: argparse.Namespace) -> int:
         ValueError, OSError: bad arguments or an unwritable folder, named.
     """
     device = default_device().type if options.profile == "full" else "cpu"
-    compared = options.figure in TABLES
-    make_plan = plan_methods if compared else plan
-    configs = make_plan(options.figure, options.profile, options.dataset, options.seeds, device)
+    configs = plan(options.figure, options.profile, options.dataset, options.seeds, device)
+    for path in report_paths(options.figure, options.out):
+        check_writable(path)
     try:
         with executor_for(options.workers, options.scheduler) as executor:
-            runs = sweep(configs, options.out, executor)
+            runs = run_all(configs, options.out, executor)
     except SweepError as error:
         print(f"calibcourse reproduce: {error}", file=sys.stderr)
         return 1
-    write = write_methods_report if compared else write_report
-    paths = write(Sweep(tuple(runs), _command(options)), options.figure, options.out)
+    sweep = Sweep(tuple(runs), _command(options))
+    paths = write_report(sweep, options.figure, options.out)
     print(paths[1].read_text())
     print(*(f"wrote {path}" for path in paths), sep="\n")
     return 0

@@ -1,57 +1,54 @@
-"""Which runs a figure or table needs: every run is one `RunConfig`, every number of it is here."""
+"""What decides one run: a trajectory watched by every probe, or a run of the comparison of methods.
+
+A method is a loss with its options. Cross-entropy with a fitted temperature is no run of its own:
+every run of the comparison also reports its test logits at the temperature that validation data
+choose.
+"""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from .._checks import check_choice, check_integer, check_real
 from ..data import DATASETS
 from ..history import even_steps, log_steps
+from ..losses import CalMO, CrossEntropy, FocalLoss
 from ..optimizers import OPTIMIZERS
 
+LABELS = {"gd": "GD", "sgd": "SGD", "adamw": "AdamW", "muon": "Muon", "sam": "SAM"}
+LOSSES: dict[str, type[CrossEntropy] | type[FocalLoss] | type[CalMO]] = {
+    "cross_entropy": CrossEntropy,
+    "focal": FocalLoss,
+    "calmo": CalMO,
+}
+MODELS = ("small_cnn", "resnet20")
 
-class Config:
-    """What every kind of configuration can do; its fields are those of the dataclass below it."""
-
-    seed: int
-    label: str
-    slug: str
-
-    @property
-    def key(self) -> str:
-        """A file name: readable, and different for any two configurations."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"{self.slug}-seed{self.seed}-{digest[:8]}"
-
-    @classmethod
-    def from_dict(cls, record: Any) -> Self:
-        """Rebuild a configuration from plain data, which may be anybody's.
-
-        Raises:
-            ValueError, TypeError: not an object, unknown or missing fields, or a bad value.
-        """
-        names = {f.name for f in fields(cls)}
-        if not isinstance(record, dict) or record.keys() != names:
-            raise ValueError(f"a configuration must have exactly the fields {sorted(names)}")
-        return cls(**record)
+# The paper's weights, λ_r = 0.5 and λ_s = 0.01, "untuned".
+METHODS: dict[str, tuple[str, dict[str, float]]] = {
+    "CE": ("cross_entropy", {}),
+    "Flat": ("calmo", {"robust_weight": 0.0, "smooth_weight": 0.01}),
+    "Rob": ("calmo", {"robust_weight": 0.5, "smooth_weight": 0.0}),
+    "CalMO": ("calmo", {"robust_weight": 0.5, "smooth_weight": 0.01}),
+    "label smoothing": ("cross_entropy", {"label_smoothing": 0.1}),
+    "focal": ("focal", {"gamma": 2.0}),
+}
 
 
-@dataclass(frozen=True)
-class RunConfig(Config):
-    """Everything that decides one training run of the paper's MLP (tanh, cross-entropy).
+@dataclass(frozen=True, kw_only=True)
+class Config(ABC):
+    """Everything that decides one run, of either kind.
 
     Args:
         dataset: name for `load_dataset`.
         optimizer: name for `make_optimizer`; options: its options.
         lr: learning rate.
         steps: updates.
-        batch_size: None is the full batch.
+        batch_size: samples per update; None is the full batch.
         train_samples, held_out_samples: the first so many images of the training and test parts.
         seed: decides the initial weights and the batches.
-        hidden: widths of the hidden layers.
-        even_probes, log_probes: numbers of probes, evenly and logarithmically spaced in steps.
         threads: of torch, on the CPU; a number in a sum may depend on it in the last bit.
         device: "cpu" or "cuda".
 
@@ -68,37 +65,105 @@ class RunConfig(Config):
     held_out_samples: int
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)
-    hidden: tuple[int, ...] = (200, 200)
-    even_probes: int = 41
-    log_probes: int = 17
     threads: int = 1
     device: str = "cpu"
+
+    # The smallest value of every field that is a whole number.
+    minima: ClassVar[Mapping[str, int]] = {
+        "steps": 1,
+        "train_samples": 1,
+        "held_out_samples": 1,
+        "seed": 0,
+        "threads": 1,
+    }
 
     def __post_init__(self) -> None:
         check_choice(self.dataset, "dataset", DATASETS)
         check_choice(self.optimizer, "optimizer", OPTIMIZERS)
         check_choice(self.device, "device", ("cpu", "cuda"))
         check_real(self.lr, "lr", 0.0, strict=True)
-        if not isinstance(self.options, dict):
-            raise TypeError(f"options must be a dict, got {type(self.options).__name__}")
+        if self.batch_size is not None:
+            check_integer(self.batch_size, "batch_size", 1)
+        for name, minimum in self.minima.items():
+            check_integer(getattr(self, name), name, minimum)
+        for name, value in vars(self).items():
+            if name.endswith("options") and not isinstance(value, dict):
+                raise TypeError(f"{name} must be a dict, got {type(value).__name__}")
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """What the run is called in figures and tables."""
+
+    @property
+    @abstractmethod
+    def slug(self) -> str:
+        """The readable part of the key."""
+
+    @property
+    @abstractmethod
+    def probe_steps(self) -> list[int]:
+        """The steps at which the run is looked at."""
+
+    @property
+    def key(self) -> str:
+        """A file name: readable, and different for any two configurations."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"{self.slug}-seed{self.seed}-{digest[:8]}"
+
+    @classmethod
+    def from_dict(cls, record: Any) -> Self:
+        """Rebuild a configuration from plain data.
+
+        Raises:
+            ValueError, TypeError: not an object, unknown or missing fields, or a bad value.
+        """
+        names = {f.name for f in fields(cls)}
+        if not isinstance(record, dict) or record.keys() != names:
+            raise ValueError(f"a configuration must have exactly the fields {sorted(names)}")
+        return cls(**record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectoryConfig(Config):
+    """One trajectory: the paper's MLP (tanh, cross-entropy), watched by every probe.
+
+    Args:
+        hidden: widths of the hidden layers.
+        even_probes, log_probes: numbers of probes, evenly and logarithmically spaced in steps.
+
+    The other fields are those of `Config`.
+
+    Example:
+        >>> TrajectoryConfig(dataset="mnist", optimizer="sgd", lr=0.1, steps=40, batch_size=10,
+        ...                  train_samples=100, held_out_samples=100).key
+        'mnist-sgd-lr0.1-seed0-9834f3fa'
+    """
+
+    hidden: tuple[int, ...] = (200, 200)
+    even_probes: int = 41
+    log_probes: int = 17
+
+    minima: ClassVar[Mapping[str, int]] = {**Config.minima, "even_probes": 2, "log_probes": 2}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "hidden", tuple(self.hidden))
         for width in self.hidden:
             check_integer(width, "hidden", 1)
-        if self.batch_size is not None:
-            check_integer(self.batch_size, "batch_size", 1)
-        for name, minimum in _MINIMA.items():
-            check_integer(getattr(self, name), name, minimum)
+        if self.optimizer == "bulk_sgd":
+            check_integer(self.options.get("directions", 0), "directions in options", 1)
 
     @property
     def label(self) -> str:
-        """What the run is called in figures and tables: the optimizer and its options."""
+        """The optimizer, and of BulkSGD how many directions it leaves out."""
         if self.optimizer == "bulk_sgd":
             return f"BulkSGD {self.options['directions']}"
         return LABELS[self.optimizer]
 
     @property
     def slug(self) -> str:
-        """The readable part of the key."""
+        """Data set, optimizer and learning rate."""
         return f"{self.dataset}-{self.label.lower().replace(' ', '')}-lr{self.lr:g}"
 
     @property
@@ -107,183 +172,71 @@ class RunConfig(Config):
         return even_steps(self.steps, self.even_probes)
 
     @property
+    def log_steps(self) -> list[int]:
+        """The logarithmically spaced probe steps, for the early phase."""
+        return log_steps(self.steps, self.log_probes)
+
+    @property
     def probe_steps(self) -> list[int]:
-        """All probe steps: evenly spaced, and logarithmically for the early phase."""
-        return sorted({*self.even_steps, *log_steps(self.steps, self.log_probes)})
+        """All probe steps, of both spacings."""
+        return sorted({*self.even_steps, *self.log_steps})
 
 
-_MINIMA = {
-    "steps": 1,
-    "train_samples": 1,
-    "held_out_samples": 1,
-    "seed": 0,
-    "even_probes": 2,
-    "log_probes": 2,
-    "threads": 1,
-}
-
-LABELS = {"gd": "GD", "sgd": "SGD", "adamw": "AdamW", "muon": "Muon", "sam": "SAM"}
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How one optimizer is run in a profile."""
-
-    learning_rates: tuple[float, ...]
-    steps: int
-    options: tuple[dict[str, Any], ...] = ({},)
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The size of an experiment: quick for two CPU cores and an hour, full for a GPU."""
-
-    default_dataset: str
-    train_samples: int
-    held_out_samples: int
-    batch_size: int
-    budgets: dict[str, Budget]
-
-
-BULK = tuple({"directions": k} for k in (1, 3, 5))
-
-PROFILES = {
-    "quick": Profile(
-        default_dataset="fashion_mnist_small",
-        train_samples=1000,
-        held_out_samples=5000,
-        batch_size=100,
-        budgets={
-            "gd": Budget((0.05, 0.1, 0.2, 0.4), 3000),
-            "sgd": Budget((0.05, 0.1, 0.2, 0.4), 4000),
-            "adamw": Budget((0.0001, 0.0003, 0.001, 0.003), 3000),
-            "muon": Budget((0.001, 0.002, 0.004, 0.008), 1500),
-            "sam": Budget((0.05, 0.1, 0.2, 0.4), 4000),
-            "bulk_sgd": Budget((0.1, 0.2), 4000, BULK),
-        },
-    ),
-    # The paper's 5,000 images. It names 2/70 and 2/30 for BulkSGD and up to 100,000 steps there;
-    # the other learning rates and lengths are ours.
-    "full": Profile(
-        default_dataset="cifar10",
-        train_samples=5000,
-        held_out_samples=5000,
-        batch_size=128,
-        budgets={
-            "gd": Budget((2 / 100, 2 / 70, 2 / 50, 2 / 30), 50_000),
-            "sgd": Budget((2 / 100, 2 / 70, 2 / 50, 2 / 30), 50_000),
-            "adamw": Budget((0.0001, 0.0003, 0.001, 0.003), 20_000),
-            "muon": Budget((0.0003, 0.001, 0.003, 0.01), 20_000),
-            "sam": Budget((2 / 100, 2 / 70, 2 / 50, 2 / 30), 50_000),
-            "bulk_sgd": Budget((2 / 70, 2 / 30), 100_000, BULK),
-        },
-    ),
-}
-
-FIVE = ("gd", "sgd", "adamw", "muon", "sam")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What a figure or table shows: these optimizers, these columns, against the step."""
-
-    optimizers: tuple[str, ...]
-    columns: tuple[str, ...]
-    title: str
-
-
-# The columns are those that the paper's figures of these names are about (its Sec. 3, App. A).
-FIGURES = {
-    "figure1": Figure(
-        ("gd", "sgd"),
-        ("sharpness", "train_ece"),
-        "Training ECE rises and falls with sharpness",
-    ),
-    "figure2": Figure(
-        FIVE,
-        ("sharpness", "train_ece", "test_ece"),
-        "Five optimizers: sharpness, training ECE, test ECE",
-    ),
-    "figure3": Figure(
-        ("sgd", "bulk_sgd"),
-        ("sharpness", "train_ece", "train_loss"),
-        "Without the steepest directions: BulkSGD beside SGD",
-    ),
-    "figureA1": Figure(
-        FIVE,
-        ("sharpness", "batch_sharpness", "train_ece", "train_kce", "test_ece", "test_kce"),
-        "Every quantity, every optimizer",
-    ),
-    # Not a figure of the paper: what lesson 03's explorer moves through.
-    "edge_of_stability": Figure(
-        ("gd",),
-        ("sharpness", "train_loss"),
-        "Gradient descent: sharpness climbs to 2/lr, hovers, and falls",
-    ),
-    "table1": Figure(
-        FIVE,
-        ("sharpness", "train_ece"),
-        "Correlation of calibration error with sharpness along training",
-    ),
-    # The union of the runs above; with its folder every one of them is only drawn, not run.
-    "all": Figure(
-        (*FIVE, "bulk_sgd"),
-        ("sharpness", "train_ece", "test_ece"),
-        "The whole sweep",
-    ),
-}
-
-
-def plan(
-    figure: str,
-    profile: str = "quick",
-    dataset: str | None = None,
-    seeds: Sequence[int] = (0, 1, 2),
-    device: str = "cpu",
-) -> list[RunConfig]:
-    """The runs that a figure or table needs, seed by seed, so that a part of them is a picture.
+@dataclass(frozen=True, kw_only=True)
+class ComparisonConfig(Config):
+    """One run of the comparison of training methods.
 
     Args:
-        figure: one of `FIGURES`.
-        profile: "quick" or "full".
-        dataset: name for `load_dataset`; None is the profile's own.
-        seeds: one run of everything per seed.
-        device: "cpu" or "cuda".
+        model: "small_cnn" or "resnet20".
+        loss: "cross_entropy", "focal" or "calmo"; loss_options: its options.
+        probes: how often, evenly spaced, training and validation data are looked at; the
+            best-validation step is one of these.
+        attacked_samples: the first so many training and test images whose robust margins are taken.
 
-    Returns:
-        Configurations, all different.
-
-    Raises:
-        ValueError, TypeError: an unknown figure, profile or data set (the error lists the
-            choices), a negative or repeated seed.
+    The other fields are those of `Config`.
 
     Example:
-        >>> len(plan("table1"))  # 5 optimizers x 4 learning rates x 3 seeds
-        60
-        >>> plan("figure3", seeds=[0])[-1].label
-        'BulkSGD 5'
+        >>> ComparisonConfig(dataset="mnist", model="small_cnn", optimizer="sgd", lr=0.1, steps=40,
+        ...                  loss="focal", loss_options={"gamma": 2.0}, batch_size=10,
+        ...                  train_samples=100, held_out_samples=100).label
+        'focal'
     """
-    check_choice(figure, "figure", FIGURES)
-    check_choice(profile, "profile", PROFILES)
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds must be different numbers, at least one, got {list(seeds)}")
-    size = PROFILES[profile]
-    return [
-        RunConfig(
-            dataset=size.default_dataset if dataset is None else dataset,
-            optimizer=optimizer,
-            lr=lr,
-            steps=budget.steps,
-            batch_size=None if optimizer == "gd" else size.batch_size,
-            train_samples=size.train_samples,
-            held_out_samples=size.held_out_samples,
-            seed=seed,
-            options=dict(options),
-            device=device,
-        )
-        for seed in seeds
-        for optimizer in FIGURES[figure].optimizers
-        for budget in [size.budgets[optimizer]]
-        for options in budget.options
-        for lr in budget.learning_rates
-    ]
+
+    model: str
+    loss: str
+    loss_options: dict[str, Any] = field(default_factory=dict)
+    probes: int = 31
+    attacked_samples: int = 1000
+
+    minima: ClassVar[Mapping[str, int]] = {**Config.minima, "probes": 2, "attacked_samples": 1}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self.model, "model", MODELS)
+        check_choice(self.loss, "loss", LOSSES)
+        self.make_loss()
+
+    def make_loss(self) -> CrossEntropy | FocalLoss | CalMO:
+        """The training objective."""
+        return LOSSES[self.loss](**self.loss_options)
+
+    @property
+    def label(self) -> str:
+        """The method: its name in `METHODS`, else its loss and options."""
+        for name, method in METHODS.items():
+            if method == (self.loss, self.loss_options):
+                return name
+        values = self.loss_options.values()
+        weights = ", ".join(f"{v:g}" if isinstance(v, int | float) else str(v) for v in values)
+        return f"{LOSSES[self.loss].__name__}({weights})"
+
+    @property
+    def slug(self) -> str:
+        """Data set, model, optimizer and method."""
+        method = "".join(c for c in self.label.lower() if c.isalnum())
+        return f"{self.dataset}-{self.model}-{self.optimizer}-{method}"
+
+    @property
+    def probe_steps(self) -> list[int]:
+        """The steps at which training and validation data are looked at."""
+        return even_steps(self.steps, self.probes)

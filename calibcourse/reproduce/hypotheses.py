@@ -13,8 +13,9 @@ import numpy as np
 
 from .._checks import check_real
 from ..history import History
-from .report import Sweep, markdown_table
-from .runner import Run
+from .configs import TrajectoryConfig
+from .markdown import markdown_table
+from .records import Sweep
 
 Measure = Callable[[History], float]
 
@@ -115,7 +116,7 @@ def at_matched_loss(
     return float(np.exp(before + share * (after - before)))
 
 
-def by_label(sweep: Sweep, measure: Measure) -> dict[str, np.ndarray]:
+def by_label(sweep: Sweep[TrajectoryConfig], measure: Measure) -> dict[str, np.ndarray]:
     """A measure of every run, optimizer by optimizer.
 
     Args:
@@ -131,11 +132,9 @@ def by_label(sweep: Sweep, measure: Measure) -> dict[str, np.ndarray]:
         >>> by_label(load_recorded("edge_of_stability"), peak)["GD"].shape
         (4, 3)
     """
-    grouped: dict[str, list[Run]] = {}
-    for run in sweep.runs:
-        grouped.setdefault(run.config.label, []).append(run)
     values = {}
-    for label, runs in grouped.items():
+    for label in sweep.labels:
+        runs = sweep.select(label=label).runs
         rates = sorted({run.config.lr for run in runs})
         seeds = sorted({run.config.seed for run in runs})
         values[label] = np.full((len(rates), len(seeds)), math.nan)
@@ -146,7 +145,7 @@ def by_label(sweep: Sweep, measure: Measure) -> dict[str, np.ndarray]:
 
 
 def decay_table(
-    sweep: Sweep, measures: Mapping[str, Measure] | None = None, digits: int = 2
+    sweep: Sweep[TrajectoryConfig], measures: Mapping[str, Measure] | None = None, digits: int = 2
 ) -> str:
     """Measures of every optimizer in Markdown: median over its runs, and their range.
 
@@ -178,13 +177,13 @@ def decay_table(
     cells = {heading: by_label(sweep, measure) for heading, measure in measures.items()}
     rows = [
         [label, *(_spread(cells[heading][label], digits) for heading in measures)]
-        for label in dict.fromkeys(run.config.label for run in sweep.runs)
+        for label in sweep.labels
     ]
     return markdown_table(["", *measures], rows)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedComparison:
     """Two optimizers, one measure, pair by pair.
 
     Args:
@@ -195,7 +194,8 @@ class Comparison:
         low, high: the smallest and the largest such ratio.
 
     Example:
-        >>> Comparison("SAM", "SGD", wins=11, losses=1, pairs=12, ratio=0.5, low=0.4, high=1.1)
+        >>> PairedComparison("SAM", "SGD", wins=11, losses=1, pairs=12, ratio=0.5, low=0.4,
+        ...                  high=1.1)
         SAM below SGD in 11 of 12 pairs, ratio 0.50 (0.40 to 1.10)
         >>> _.verdict
         'lower'
@@ -225,7 +225,9 @@ class Comparison:
         )
 
 
-def compare(sweep: Sweep, label: str, reference: str, measure: Measure) -> Comparison:
+def compare(
+    sweep: Sweep[TrajectoryConfig], label: str, reference: str, measure: Measure
+) -> PairedComparison:
     """Whether one optimizer has the smaller values of a measure than another.
 
     Runs of the same seed are paired. Where the learning rates of one optimizer are among those of
@@ -263,11 +265,13 @@ def compare(sweep: Sweep, label: str, reference: str, measure: Measure) -> Compa
     wins, losses = int((value < other).sum()), int((value > other).sum())
     ratios = (value / other)[np.isfinite(value) & np.isfinite(other) & (other != 0)]
     summary = (np.median(ratios), ratios.min(), ratios.max()) if len(ratios) else (math.nan,) * 3
-    return Comparison(label, reference, wins, losses, len(value), *map(float, summary))
+    return PairedComparison(label, reference, wins, losses, len(value), *map(float, summary))
 
 
 def verdict_table(
-    sweep: Sweep, measures: Mapping[str, Measure], opponents: Sequence[tuple[str, str]]
+    sweep: Sweep[TrajectoryConfig],
+    measures: Mapping[str, Measure],
+    opponents: Sequence[tuple[str, str]],
 ) -> str:
     """Verdicts in Markdown: one row per measure, one column per pair of optimizers.
 
@@ -298,7 +302,9 @@ def verdict_table(
     return markdown_table(["", *headings], rows)
 
 
-def _measure_runs(sweep: Sweep, label: str, measure: Measure) -> dict[tuple[float, int], float]:
+def _measure_runs(
+    sweep: Sweep[TrajectoryConfig], label: str, measure: Measure
+) -> dict[tuple[float, int], float]:
     """Learning rate and seed -> measure, of the runs of one label."""
     runs = sweep.select(label=label).runs
     return {(run.config.lr, run.config.seed): measure(run.history) for run in runs}

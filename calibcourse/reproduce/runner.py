@@ -7,13 +7,12 @@ there. So starting the same command again is how a sweep resumes, whatever stopp
 
 import os
 import platform
-import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing import get_context, parent_process
@@ -23,92 +22,20 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from .._files import check_writable, read_json, shortened, write_json
-from ..history import History
-from .configs import Config, RunConfig
-from .jobs import step_seconds, threads, train
-from .methods import MethodConfig
+from .._checks import check_integer
+from .._files import check_writable
+from .configs import ComparisonConfig, Config
+from .one_run import check_data, step_seconds, threads, train
+from .records import Run
 
-FORMAT = "calibcourse.run"
-VERSION = 1
 RECORDS, CHECKPOINTS = "runs", "checkpoints"
 PACKAGES = ("calibcourse", "torch", "numpy", "pytorch-optimizer")
-# What a file may say of a run: more would fill the memory as soon as its steps are listed.
-MAX_NUMBER, MAX_PROBES = 10**9, 10**5
-_FILE_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,200}")
 
 # torch's random state and number of threads belong to the process: one run at a time in each.
 _ONE_AT_A_TIME = threading.Lock()
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run: its configuration, what its probes saw, and where it was made."""
-
-    config: Config
-    history: History
-    provenance: dict[str, Any]
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the run as JSON, atomically."""
-        record = {
-            "format": FORMAT,
-            "version": VERSION,
-            "config": asdict(self.config),
-            "provenance": self.provenance,
-            "history": self.history.to_dict(),
-        }
-        write_json(path, record)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> "Run":
-        """Read a run; the file is treated as hostile.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            OSError: it is no regular file, or cannot be opened.
-            ValueError: not JSON, another version, or malformed; the file is named.
-        """
-        record = read_json(path)
-        found = (record.get("format"), record.get("version")) if isinstance(record, dict) else None
-        if found != (FORMAT, VERSION):
-            raise ValueError(
-                f"{path} must be a {FORMAT} of version {VERSION}, got {shortened(found)}; "
-                "choose another output folder, or delete the file to run it again"
-            )
-        try:
-            config = config_from_dict(record.get("config"))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path}: {shortened(error)}") from error
-        provenance = record.get("provenance")
-        if not isinstance(provenance, dict):
-            raise ValueError(f"{path}: provenance must be an object")
-        return cls(config, History.from_dict(record.get("history"), str(path)), provenance)
-
-
-def config_from_dict(record: Any) -> Config:
-    """A configuration of whichever kind has these fields.
-
-    Raises:
-        ValueError, TypeError: as `Config.from_dict`; a number that no run has; a configuration
-            whose key is no file name.
-    """
-    is_method = isinstance(record, dict) and "loss" in record
-    config = (MethodConfig if is_method else RunConfig).from_dict(record)
-    for name, value in record.items():
-        largest = MAX_PROBES if "probes" in name else MAX_NUMBER
-        if isinstance(value, int) and value > largest:
-            raise ValueError(f"{name} must be at most {largest}")
-    try:
-        key = config.key
-    except (ArithmeticError, LookupError, RecursionError) as error:
-        raise ValueError(f"its options make no key: {error!r}") from error
-    if not _FILE_NAME.fullmatch(key):
-        raise ValueError(f"its key must be a file name, got {key!r}")
-    return config
-
-
-def run_one(config: Config, folder: str | os.PathLike) -> str:
+def run_one(config: Config, folder: str | os.PathLike[str]) -> str:
     """Train one configuration and write its record, unless the record is there.
 
     Args:
@@ -127,7 +54,7 @@ def run_one(config: Config, folder: str | os.PathLike) -> str:
                 history = train(config, checkpoint)
                 seconds = round(time.perf_counter() - start, 1)
                 made = provenance() | {"seconds": seconds, "resumed": resumed}
-                if isinstance(config, MethodConfig):
+                if isinstance(config, ComparisonConfig):
                     made["seconds_per_step"] = step_seconds(config)
             Run(config, history, made).save(record)
         checkpoint.unlink(missing_ok=True)
@@ -138,16 +65,19 @@ class SweepError(RuntimeError):
     """Some runs of a sweep failed; the message names them, the finished ones are kept."""
 
 
-def sweep(
+def run_all(
     configs: Sequence[Config],
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     executor: Executor | None = None,
     progress: bool = True,
-) -> list[Run]:
+) -> list[Run[Any]]:
     """Run every configuration that has no record yet, and return them all.
 
+    What would stop a run, or would stop the reading of the records at the end, is looked for before
+    the first run starts.
+
     Args:
-        configs: the runs; duplicates are run once.
+        configs: the runs, all different.
         folder: where records and checkpoints go; every worker must see it under this path.
         executor: anything with the submit of concurrent.futures; None runs the jobs here.
         progress: show a bar, one tick per run.
@@ -156,18 +86,23 @@ def sweep(
         The runs in the order of `configs`.
 
     Raises:
-        OSError: the folder cannot be written.
-        ValueError: a record of another version lies there.
+        OSError: the folder cannot be written; the data set is not there.
+        ValueError: a configuration is there twice; a record of another version or run lies in the
+            folder; the data set has fewer images than a configuration asks for.
         SweepError: runs failed, after all others were finished.
     """
     folder = Path(folder).resolve()
-    todo = {c.key: c for c in configs if not record_path(folder, c).exists()}
+    twice = [key for key, count in Counter(config.key for config in configs).items() if count > 1]
+    if twice:
+        raise ValueError(f"configs must all be different, got twice: {', '.join(twice)}")
+    found = {c.key: _load(folder, c) for c in configs if record_path(folder, c).exists()}
+    todo = {config.key: config for config in configs if config.key not in found}
+    executor = InProcess() if executor is None else executor
     if todo:
         _prepare(folder)
-    n_runs = len({c.key for c in configs})
-    executor = InProcess() if executor is None else executor
-    with tqdm(total=n_runs, initial=n_runs - len(todo), disable=not progress, unit="run") as bar:
-        futures: dict[str, Future] = {}
+        executor.submit(check_data, list(todo.values())).result()
+    with tqdm(total=len(configs), initial=len(found), disable=not progress, unit="run") as bar:
+        futures: dict[str, Future[str]] = {}
         for key, config in todo.items():
             futures[key] = executor.submit(run_one, config, str(folder))
             futures[key].add_done_callback(lambda _: bar.update())
@@ -179,22 +114,36 @@ def sweep(
     if errors:
         lines = "\n".join(f"  {key}: {type(e).__name__}: {e}" for key, e in errors.items())
         raise SweepError(
-            f"{len(errors)} of {n_runs} runs failed; the others are kept, and the same command "
-            f"again tries only these:\n{lines}"
+            f"{len(errors)} of {len(configs)} runs failed; the others are kept, and the same "
+            f"command again tries only these:\n{lines}"
         )
-    return [Run.load(record_path(folder, config)) for config in configs]
+    found |= {key: _load(folder, config) for key, config in todo.items()}
+    return [found[config.key] for config in configs]
 
 
-def record_path(folder: str | os.PathLike, config: Config) -> Path:
+def record_path(folder: str | os.PathLike[str], config: Config) -> Path:
     """Where the record of a finished run lies."""
     return Path(folder) / RECORDS / f"{config.key}.json"
+
+
+def _load(folder: Path, config: Config) -> Run[Any]:
+    """The record of a configuration, after making sure that it is of this one."""
+    path = record_path(folder, config)
+    run = Run.load(path)
+    if run.config.key != config.key:  # the key: JSON makes lists of an option's tuples
+        raise ValueError(
+            f"{path} must be the record of {config.key}, got that of {run.config.key}; "
+            "delete the file to run it again"
+        )
+    return run
 
 
 class InProcess(Executor):
     """The plainest executor: submit runs the job at once, in this thread."""
 
-    def submit(self, fn: Callable, /, *args: Any, **kwargs: Any) -> Future:
-        future: Future = Future()
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run the job and return a future that holds its result or its error."""
+        future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
         except Exception as error:  # kept for the caller of result(), as every executor does
@@ -212,9 +161,11 @@ def executor_for(workers: int = 1, scheduler: str | None = None) -> Iterator[Exe
             worker dies is taken up by another.
 
     Raises:
-        ValueError: both are asked for, or Dask is not installed.
+        ValueError, TypeError: workers is no positive integer; both are asked for; Dask is not
+            installed.
         OSError: nothing answers at the address.
     """
+    check_integer(workers, "workers", 1)
     if scheduler is not None:
         if workers != 1:
             raise ValueError("workers and scheduler exclude each other: the scheduler has workers")
@@ -239,15 +190,17 @@ def _dask(address: str) -> Iterator[Executor]:
         raise ValueError(
             "scheduler needs Dask, which is not installed: pip install 'calibcourse[cluster]'"
         ) from error
-    with Client(address, timeout="5s") as client:
+    with Client(address, timeout="5s") as client:  # type: ignore[no-untyped-call]
         yield client.get_executor()
 
 
 def _die_with_parent() -> None:
     """In a worker process: end when the parent is killed, instead of waiting for work for ever."""
+    parent = parent_process()
+    assert parent is not None, "this process is no worker"
 
     def watch() -> None:
-        parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -15,7 +15,9 @@ import numpy as np
 from .._checks import check_choice, check_integer
 from ..bounds import NATS_PER_DECADE
 from ..history import History
-from .report import Sweep, markdown_table
+from .configs import TrajectoryConfig
+from .markdown import markdown_table
+from .records import Sweep
 
 PHASES = ("rising", "fitting", "interpolating")
 ECE_BOUNDS = (
@@ -101,14 +103,14 @@ def row_phases(history: History) -> np.ndarray:
     return np.where(gamma > 0, "interpolating", np.where(before_peak, "rising", "fitting"))
 
 
-def log_slack(history: History, split: str, n_classes: int = 10) -> dict[str, np.ndarray]:
+def log_slack(history: History, split: str, n_classes: int) -> dict[str, np.ndarray]:
     """log10 slack of every bound on ECE and on λ_max, row by row.
 
     Args:
         history: with the columns of `calibration_quantities`, `margin_quantities`,
             `bound_quantities` and `LadderProbe` for the split.
         split: "train" or "test".
-        n_classes: K, which a history does not hold.
+        n_classes: K.
 
     Returns:
         Bound -> (rows,) array, NaN where the bound does not hold (the lower ones where γ <= 0).
@@ -131,12 +133,11 @@ def log_slack(history: History, split: str, n_classes: int = 10) -> dict[str, np
     return {name: values / NATS_PER_DECADE for name, values in slack.items()}
 
 
-def slack_table(sweep: Sweep, n_classes: int = 10) -> list[SlackEntry]:
+def slack_table(sweep: Sweep[TrajectoryConfig]) -> list[SlackEntry]:
     """Slack of every bound, for every optimizer, phase and split of a sweep.
 
     Args:
         sweep: runs with all bounds along the way, such as `load_recorded()`.
-        n_classes: K of the runs' data set.
 
     Returns:
         One entry per optimizer, phase, split and bound, in this order of nesting.
@@ -145,11 +146,11 @@ def slack_table(sweep: Sweep, n_classes: int = 10) -> list[SlackEntry]:
         ValueError, TypeError: as `log_slack` and `row_phases`.
     """
     entries = []
-    for label in dict.fromkeys(run.config.label for run in sweep.runs):
-        histories = [run.history for run in sweep.runs if run.config.label == label]
-        phase_of = [row_phases(history) for history in histories]
+    for label in sweep.labels:
+        runs = sweep.select(label=label).runs
+        phase_of = [row_phases(run.history) for run in runs]
         slack_of = {
-            split: [log_slack(history, split, n_classes) for history in histories]
+            split: [log_slack(run.history, split, run.n_classes) for run in runs]
             for split in ("train", "test")
         }
         for phase in PHASES:
@@ -161,13 +162,12 @@ def slack_table(sweep: Sweep, n_classes: int = 10) -> list[SlackEntry]:
     return entries
 
 
-def slack_table_text(sweep: Sweep, split: str, n_classes: int = 10) -> str:
+def slack_table_text(sweep: Sweep[TrajectoryConfig], split: str) -> str:
     """The slack of the paper's bounds and of this course's in Markdown, log10 of a factor.
 
     Args:
         sweep: as for `slack_table`.
         split: "train" or "test".
-        n_classes: K of the runs' data set.
 
     Returns:
         Markdown: one row per optimizer and phase, one column per bound; median over runs and, in
@@ -176,7 +176,7 @@ def slack_table_text(sweep: Sweep, split: str, n_classes: int = 10) -> str:
     """
     check_choice(split, "split", ("train", "test"))
     rows: dict[tuple[str, str], dict[str, SlackEntry]] = {}
-    for entry in slack_table(sweep, n_classes):
+    for entry in slack_table(sweep):
         if entry.split == split and entry.n_runs:
             rows.setdefault((entry.optimizer, entry.phase), {})[entry.bound] = entry
     shown = [bound for bound in TITLES if any(bound in row for row in rows.values())]
@@ -223,9 +223,6 @@ def slack_summary(entries: list[SlackEntry]) -> str:
     Raises:
         KeyError: the entries lack one of the bounds it speaks of.
 
-    Raises:
-        KeyError: the entries lack one of the bounds it speaks of.
-
     Example:
         >>> slack = {"u6": 3, "u4": 2, "u1": 1, "paper_upper": 2, "error_probability": 0}
         >>> print(slack_summary([SlackEntry("GD", "fitting", "train", bound, s, s, s, 1)
@@ -265,7 +262,7 @@ def _factor(decades: float) -> str:
     return f"{factor:,.0f}" if factor >= 10 else f"{factor:g}"
 
 
-def _log_ece_bounds(column: Callable[[str], np.ndarray], n_classes: int) -> dict:
+def _log_ece_bounds(column: Callable[[str], np.ndarray], n_classes: int) -> dict[str, np.ndarray]:
     """Logarithms of the bounds on ECE, from the columns of one split."""
     right, log_q = column("gamma") > 0, column("log_q")
     error = 1 - column("accuracy")
@@ -288,7 +285,7 @@ def _log_ece_bounds(column: Callable[[str], np.ndarray], n_classes: int) -> dict
 
 def _log(values: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):  # the slack of an ECE of 0 is infinite
-        return np.log(values)
+        return np.asarray(np.log(values))
 
 
 def _side(bound: str) -> int:

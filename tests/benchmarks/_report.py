@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from calibcourse.reproduce.report import markdown_table
+from calibcourse.reproduce.markdown import markdown_table
 
 Record = dict[str, Any]
 

@@ -22,7 +22,8 @@ from calibcourse.metrics import (
     smooth_calibration_error,
 )
 from calibcourse.models import resnet20
-from calibcourse.training import LogitProbe, SharpnessProbe, fit
+from calibcourse.probes import LogitProbe, SharpnessProbe
+from calibcourse.training import fit
 
 
 def row(call: str, size: str, found: tuple[float, float | None], promised: str) -> dict:

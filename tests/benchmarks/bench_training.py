@@ -16,7 +16,8 @@ from torch import nn
 
 from calibcourse.data import Dataset
 from calibcourse.losses import CrossEntropy
-from calibcourse.training import LogitProbe, SharpnessProbe, fit
+from calibcourse.probes import LogitProbe, SharpnessProbe
+from calibcourse.training import fit
 
 
 def few_images(setting: Setting) -> Dataset:

@@ -1,4 +1,4 @@
-"""One run of a sweep: from a configuration to its history.
+"""One run: from a configuration to its history.
 
 A trajectory is watched by every probe, on training and test images. A run of the comparison of
 methods looks at training and validation images only; test images are read once, when the training
@@ -9,7 +9,7 @@ import functools
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -25,8 +25,10 @@ from ..models import mlp, resnet20, small_cnn
 from ..optimizers import make_optimizer
 from ..posthoc import TemperatureScaling
 from ..probes import (
+    BestValidation,
     LadderProbe,
     LogitProbe,
+    Probe,
     SharpnessProbe,
     bound_quantities,
     calibration_quantities,
@@ -34,14 +36,13 @@ from ..probes import (
     margin_quantities,
 )
 from ..training import fit
-from .configs import Config, RunConfig
-from .methods import MethodConfig
+from .configs import ComparisonConfig, Config, TrajectoryConfig
 
 EPSILON = 8 / 255  # the radius at which robust margins are reported, whatever the method trained on
 TIMED_STEPS = 20
 
 
-def train(config: Config, checkpoint: str | os.PathLike | None = None) -> History:
+def train(config: Config, checkpoint: str | os.PathLike[str] | None = None) -> History:
     """The training run of a configuration, with the probes of its kind.
 
     Args:
@@ -53,12 +54,14 @@ def train(config: Config, checkpoint: str | os.PathLike | None = None) -> Histor
         of the lowest validation loss, and the last.
     """
     with threads(config.threads):
-        if isinstance(config, MethodConfig):
+        if isinstance(config, ComparisonConfig):
             return _compare(config, checkpoint)
-        return _follow(config, checkpoint)
+        if isinstance(config, TrajectoryConfig):
+            return _follow(config, checkpoint)
+    raise TypeError(f"config must be one of the two kinds, got {type(config).__name__}")
 
 
-def _follow(config: RunConfig, checkpoint: str | os.PathLike | None) -> History:
+def _follow(config: TrajectoryConfig, checkpoint: str | os.PathLike[str] | None) -> History:
     data = _data(config)
     shape = tuple(data.train.inputs.shape[1:])
     model = mlp(shape, config.hidden, len(data.classes), seed=config.seed).to(config.device)
@@ -79,7 +82,7 @@ def _follow(config: RunConfig, checkpoint: str | os.PathLike | None) -> History:
     )
 
 
-def trajectory_probes() -> list:
+def trajectory_probes() -> list[Probe]:
     """What every trajectory is watched by: on training and held-out images, with all bounds."""
     quantities = (calibration_quantities, margin_quantities, bound_quantities)
     return [
@@ -90,9 +93,9 @@ def trajectory_probes() -> list:
     ]
 
 
-def _compare(config: MethodConfig, checkpoint: str | os.PathLike | None) -> History:
+def _compare(config: ComparisonConfig, checkpoint: str | os.PathLike[str] | None) -> History:
     data, model = _data(config), _model(config)
-    best = BestValidation()
+    best = BestValidation(quantities)
     history = fit(
         model,
         data,
@@ -109,7 +112,7 @@ def _compare(config: MethodConfig, checkpoint: str | os.PathLike | None) -> Hist
     model.eval()
     history.rows[-1] |= evaluation(model, data, config.attacked_samples)
     row = history.best("validation_loss")
-    if row is not history.rows[-1]:
+    if row is not history.rows[-1] and best.parameters is not None:
         model.load_state_dict(best.parameters)
         row |= evaluation(model, data, config.attacked_samples)
     return history
@@ -119,35 +122,6 @@ def quantities(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
     """What the comparison reports of logits: calibration, margins, and the Brier score."""
     row = calibration_quantities(logits, target) | margin_quantities(logits, target)
     return row | {"brier": brier_score(logits, target)}
-
-
-class BestValidation:
-    """A probe of training and validation data that keeps the parameters of the lowest loss.
-
-    Attributes:
-        loss: the lowest validation loss so far, nats.
-        parameters: the model's state then.
-    """
-
-    def __init__(self) -> None:
-        self.probe = LogitProbe(quantities, splits=("train", "validation"))
-        self.loss = float("inf")
-        self.parameters: dict[str, Tensor] | None = None
-
-    def __call__(self, model: nn.Module, data: Dataset) -> dict[str, float]:
-        row = self.probe(model, data)
-        if row["validation_loss"] < self.loss:
-            self.loss = row["validation_loss"]
-            self.parameters = {n: value.clone() for n, value in model.state_dict().items()}
-        return row
-
-    def state_dict(self) -> dict:
-        """What a resumed run needs."""
-        return {"loss": self.loss, "parameters": self.parameters}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Go on from where `state_dict` was taken."""
-        self.loss, self.parameters = state["loss"], state["parameters"]
 
 
 def evaluation(model: nn.Module, data: Dataset, attacked_samples: int) -> dict[str, float]:
@@ -181,20 +155,21 @@ def _columns(prefix: str, logits: Tensor, target: Tensor) -> dict[str, float]:
     return {f"{prefix}_{name}": float(v) for name, v in quantities(logits, target).items()}
 
 
-def step_seconds(config: MethodConfig) -> float:
+def step_seconds(config: ComparisonConfig) -> float:
     """Median seconds of one training step: forward, backward and update, without probes.
 
     On the CPU it is processor time, which other programs do not lengthen.
     """
     data, model = _data(config), _model(config)
-    batch = data.train.head(min(config.batch_size, len(data.train)))
+    n = len(data.train)
+    batch = data.train.head(min(config.batch_size or n, n))
     optimizer = make_optimizer(config.optimizer, model, config.lr, **config.options)
     loss = config.make_loss()
 
     def closure() -> Tensor:
         optimizer.zero_grad()
         total = loss(model, batch.inputs, batch.target).total
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         return total
 
     def clock() -> float:
@@ -206,12 +181,12 @@ def step_seconds(config: MethodConfig) -> float:
     times = []
     for _ in range(TIMED_STEPS):
         start = clock()
-        optimizer.step(closure)
+        optimizer.step(closure)  # type: ignore[arg-type]  # torch takes a tensor too
         times.append(clock() - start)
     return round(statistics.median(times), 5)
 
 
-def _model(config: MethodConfig) -> nn.Module:
+def _model(config: ComparisonConfig) -> nn.Module:
     data = _data(config)
     shape, n_classes = tuple(data.train.inputs.shape[1:]), len(data.classes)
     if config.model == "resnet20":
@@ -219,6 +194,27 @@ def _model(config: MethodConfig) -> nn.Module:
     else:
         model = small_cnn(shape, n_classes=n_classes, seed=config.seed)
     return model.to(config.device)
+
+
+def check_data(configs: Sequence[Config]) -> None:
+    """Make sure that the data sets are there and have as many images as configurations ask for.
+
+    Args:
+        configs: of runs to come.
+
+    Raises:
+        FileNotFoundError: a data set is not there; the message has the call that gets it.
+        ValueError: a damaged file, or too few images.
+    """
+    for dataset in dict.fromkeys(config.dataset for config in configs):
+        data = _dataset(dataset)
+        for field, split in (("train_samples", data.train), ("held_out_samples", data.test)):
+            asked = max(getattr(config, field) for config in configs if config.dataset == dataset)
+            if asked > len(split):
+                raise ValueError(
+                    f"{field} must be at most the {len(split):,} images that {dataset} has, got "
+                    f"{asked:,}; choose another profile or data set"
+                )
 
 
 def _data(config: Config) -> Dataset:
