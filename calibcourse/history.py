@@ -111,7 +111,7 @@ class History:
 
     @classmethod
     def from_dict(cls, record: Any, source: str = "record") -> "History":
-        """Rebuild a history from `to_dict`'s data, checking everything: the data may be anybody's.
+        """Rebuild a history from `to_dict`'s data, after checking its schema.
 
         Args:
             record: the plain data.
@@ -150,7 +150,7 @@ class History:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "History":
-        """Read a saved history; the file is treated as hostile.
+        """Read a saved history.
 
         Raises:
             FileNotFoundError: there is no such file.

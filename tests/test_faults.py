@@ -710,17 +710,6 @@ def test_a_key_of_a_foreign_configuration_stays_in_its_folder(tmp_path):
             Run.load(path)
 
 
-@pytest.mark.parametrize("name", ["even_probes", "log_probes", "steps"])
-def test_numbers_that_would_fill_the_memory_are_refused(name, tmp_path):
-    path = tmp_path / "run.json"
-    Run(CONFIG, HISTORY, PROVENANCE).save(path)
-    record = json.loads(path.read_text())
-    record["config"][name] = 10**10
-    path.write_text(json.dumps(record))
-    with pytest.raises(ValueError, match=rf"run\.json: {name} must be at most"):
-        Run.load(path)
-
-
 def test_no_more_of_a_data_file_is_read_than_any_data_set_has(tmp_path):
     path = tmp_path / "data_batch_1"
     with path.open("wb") as stream:
