@@ -144,7 +144,6 @@ def learning_rate_grid(sweep: Sweep[TrajectoryConfig]) -> Figure:
     return fig
 
 
-@plots.on_axes(width=5.4, height=3.8)
 def matched_loss_plane(
     sweep: Sweep[TrajectoryConfig],
     label: str,
@@ -164,6 +163,7 @@ def matched_loss_plane(
     Returns:
         The axes, both logarithmic. For the training ECE a dashed line shows ECE = loss, its bound.
     """
+    ax = plots.figure(1, 5.4, 3.8)[1][0] if ax is None else ax
     ylabel, color, limits = MATCHED[column]
     runs = [run for run in sweep.select(label=label).runs
             if learning_rate in (None, run.config.lr)]  # fmt: skip
