@@ -22,13 +22,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
-from calibcourse import plots, reproduce
+from calibcourse import plots
 from calibcourse.attacks import RobustMargin
 from calibcourse.bounds import NATS_PER_DECADE, TailBounds
 from calibcourse.data import Split
 from calibcourse.history import History
 from calibcourse.metrics import ReliabilityCurve
-from calibcourse.reproduce import Phases, Run, Sweep, TrajectoryConfig
 
 # A tensor where matplotlib wants an array works today and warns.
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
@@ -208,34 +207,6 @@ DOTS = {
 PUBLISHED = {"SGD": (0.9, 0.05), "Muon": (0.8, 0.1)}
 
 
-def gradient_descent(optimizers=("gd",), rates=(0.1, 0.2), seeds=(0, 1)) -> Sweep:
-    """Made-up runs that tell optimizer, learning rate and seed by their sharpness."""
-    runs = []
-    for place, optimizer in enumerate(optimizers):
-        for rate in rates:
-            for seed in seeds:
-                config = TrajectoryConfig(
-                    dataset="fashion_mnist_small",
-                    optimizer=optimizer,
-                    lr=rate,
-                    steps=20,
-                    batch_size=None,
-                    train_samples=40,
-                    held_out_samples=30,
-                    seed=seed,
-                )
-                top = 100 * place + 10 * rate + seed + 1
-                runs.append(
-                    Run(config, history(
-                        sharpness=[top, 2 * top, top / 2], train_loss=[2.3, 1.0, 0.1],
-                        train_ece=[0.1, top / 1000, 0.01], test_ece=[0.2, top / 900, 0.02],
-                    ), {})
-                )  # fmt: skip
-    return Sweep(tuple(runs), "made up")
-
-
-SWEEP = gradient_descent(("sgd", "muon"))
-
 # Every function that draws on one axes, with input that is enough for it.
 ONE_AXES = {
     "across_runs": ({"SGD": [1.0, 2.0]}, {"train ECE": {"SGD": [0.1, 0.2]}}),
@@ -252,9 +223,7 @@ ONE_AXES = {
     "ladder": (LADDER,),
     "margin_histogram": ({"clean": MARGINS, "attacked": MARGINS - 1},),
     "margin_scatter": (MARGINS, MARGINS - 1),
-    "matched_loss_plane": (SWEEP, "Muon"),
     "pairing_matrix": (np.array([[1.0, -0.5], [0.2, 1.0]]), ["SGD", "Muon"]),
-    "recorded_sharpness": (gradient_descent(), 0.2),
     "reliability_diagram": (CURVE,),
     "sam_step": ((10.0, 1.0), (1.0, 1.0), 0.5),
     "sandwich": (RUN, "validation"),
@@ -279,12 +248,10 @@ CLASSES = ("coat", "shirt", "bag")
 WINDOWS = {"all": ([0, 10, 20], {"train_ece": 0.9}), "early": ([0, 10], {"train_ece": 1.0})}
 
 # Every function that makes a figure of several panels.
-TRAJECTORIES = {
+FIGURES = {
     "epsilon_grid": (FLIPS, IMAGES, CLASSES, (0, 16)),
     "image_grid": (IMAGES.inputs, ["a", "b", "c"], 2),
-    "learning_rate_grid": (gradient_descent(),),
     "logit_bounds_grid": ({"sure": torch.tensor([4.0, 0, 0]), "torn": torch.tensor([1.0, 1, 0])},),
-    "matched_loss_grid": (SWEEP, ["Muon", "SGD"], ["test_ece", "sharpness"]),
     "snapshots": ([(CURVE, MARGINS, 3.0), (CURVE, MARGINS + 1, 5.25)], [0, 1200]),
     "temperature_grid": (LOGITS, TARGET, (0.5, 2.0), (4, 8)),
     "three_instruments": (CURVE, MARGINS, [0, 1200], [1.0, 3.0]),
@@ -292,13 +259,16 @@ TRAJECTORIES = {
 }
 
 # Those that fill the axes they get, and what is no figure of results.
-SEVERAL_AXES = {"logit_bounds", "phase_chart", "radius_panel", "window_panel"}
-TOOLS = {"LiveFigure", "attack_at", "figure", "mosaic", "png_bytes", "show", "wilson_interval"}
+SEVERAL_AXES = {"logit_bounds", "radius_panel", "window_panel"}
+TOOLS = {
+    "LiveFigure", "attack_at", "figure", "from_step_zero", "mosaic", "panels", "png_bytes", "show",
+    "wilson_interval",
+}  # fmt: skip
 
 
 def test_every_public_function_is_tested_here():
     functions = {name for name in plots.__all__ if callable(getattr(plots, name))}
-    assert functions == {*ONE_AXES, *TRAJECTORIES, *SEVERAL_AXES, *TOOLS}
+    assert functions == {*ONE_AXES, *FIGURES, *SEVERAL_AXES, *TOOLS}
 
 
 def unchanged(a, b) -> bool:
@@ -341,9 +311,9 @@ def test_a_plot_draws_on_the_given_axes_or_makes_one(name):
     assert unchanged(given, before)
 
 
-@pytest.mark.parametrize("name", TRAJECTORIES)
+@pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_made_anew_and_alike_and_leaves_its_input_alone(name):
-    make, given = getattr(plots, name), TRAJECTORIES[name]
+    make, given = getattr(plots, name), FIGURES[name]
     before = copy.deepcopy(given)
     one, two = make(*given), make(*given)
     assert isinstance(one, Figure) and one is not two and len(plt.get_fignums()) == 2
@@ -356,7 +326,6 @@ def test_a_figure_is_made_anew_and_alike_and_leaves_its_input_alone(name):
     [
         ("epsilon_grid", (FLIPS, IMAGES, CLASSES, (4,)), 2),
         ("logit_bounds_grid", ({"sure": torch.tensor([4.0, 0, 0])},), 2),
-        ("matched_loss_grid", (SWEEP, ["Muon"], ["sharpness"]), 1),
         ("snapshots", ([(CURVE, MARGINS, 3.0)], [0]), 2),
         ("temperature_grid", (LOGITS, TARGET, (1.0,), (4,)), 1),
         ("window_grid", (RUN, {"all": WINDOWS["all"]}), 2),
@@ -768,19 +737,6 @@ def test_against_margin_scatters_on_a_logarithmic_axis():
     assert ax.get_yscale() == "log" and ax.get_ylabel() == "λ of one image"
 
 
-def test_recorded_sharpness_draws_every_seed_of_one_learning_rate():
-    made = gradient_descent(rates=(0.1, 0.25), seeds=(0, 1, 2))
-    ax = reproduce.recorded_sharpness(made, 0.25)
-    wanted = [[STEPS, [top, 2 * top, top / 2]] for top in (3.5, 4.5, 5.5)]
-    np.testing.assert_array_equal(lines(ax, color=plots.CURVATURE), wanted)
-    assert ax.get_title() == "η = 0.25, 3 seeds" and words(ax) == ["2/η = 8"]
-    with pytest.raises(ValueError, match=r"0\.3"):
-        reproduce.recorded_sharpness(made, 0.3)
-    fig = reproduce.learning_rate_grid(made)
-    assert [ax.get_title() for ax in fig.axes] == ["η = 0.1, 3 seeds", "η = 0.25, 3 seeds"]
-    np.testing.assert_array_equal(lines(fig.axes[1], color=plots.CURVATURE), wanted)
-
-
 # --- bounds
 
 
@@ -951,27 +907,6 @@ def test_doubt_and_error_shade_their_difference(split, color):
     assert ax.get_xscale() == "symlog" and ax.get_xlim()[0] == 0 and ax.get_ylim() == (0, 1)
 
 
-@pytest.mark.parametrize("sure_from", [10, None])
-def test_phase_chart_marks_the_plateau_and_the_turn(sure_from):
-    record = history(
-        sharpness=[2.0, 8.0, 5.0], train_confidence=[0.2, 0.6, 0.9], train_accuracy=[0.1, 0.7, 1.0],
-        test_confidence=[0.2, 0.6, 0.9], test_accuracy=[0.3, 0.5, 0.6],
-    )  # fmt: skip
-    _, (left, right) = plots.figure(2)
-    assert reproduce.phase_chart(record, Phases(sure_from, 10, 20), (left, right)) is None
-    (plateau,) = bars(left, plots.BOUND)
-    assert (plateau[0], plateau[2]) == (10, 10)
-    np.testing.assert_array_equal(lines(left, color=plots.CURVATURE), [[STEPS, [2, 8, 5]]])
-    np.testing.assert_allclose(lines(right, color=plots.TRAIN), [[STEPS, [0.1, -0.1, -0.1]]])
-    np.testing.assert_allclose(lines(right, color=plots.TEST), [[STEPS, [-0.1, 0.1, 0.3]]])
-    turns = [x.tolist() for x, _ in lines(right, color=plots.BOUND)]
-    assert turns == ([] if sure_from is None else [[10, 10]])
-    assert [(t.get_text().strip(), t.get_color()) for t in right.texts] == [
-        ("train", plots.TRAIN), ("test", plots.TEST),
-    ]  # fmt: skip
-    assert left.get_xscale() == right.get_xscale() == "symlog"
-
-
 def test_window_panel_marks_the_probes_used_and_keeps_its_axes():
     values = {"train_ece": 0.875, "test_ece": -0.5}
     limits = set()
@@ -1115,52 +1050,3 @@ def test_every_run_draws_each_run_and_the_median():
     assert [tick.get_text() for tick in ax.get_xticklabels()] == list(values)
     assert ax.get_yscale() == "linear"
     assert plots.every_run(values, "step", plots.TRAIN, log=True).get_yscale() == "log"
-
-
-@pytest.mark.parametrize("column", reproduce.MATCHED)
-@pytest.mark.parametrize("rate", [None, 0.2])
-def test_matched_loss_plane_draws_one_optimizer_before_sgd(column, rate):
-    ax = reproduce.matched_loss_plane(SWEEP, "Muon", rate, column)
-    _, color, limits = reproduce.MATCHED[column]
-
-    def curves(label: str, only: float | None) -> list:
-        return [
-            [run.history.column(name)[1:] for name in ("train_loss", column)]
-            for run in SWEEP.select(label=label).runs
-            if only in (None, run.config.lr)
-        ]
-
-    found = [line for line in ax.lines if same_color(line.get_color(), color)]
-    assert len(found) == (4 if rate is None else 2)
-    np.testing.assert_array_equal([line.get_data() for line in found], curves("Muon", rate))
-    np.testing.assert_array_equal(lines(ax, color="#BBBBBB"), curves("SGD", None))
-    shades = [line.get_alpha() for line in found]
-    assert shades[-1] == 1 and (rate is not None or shades[0] == shades[1] < 1)
-    # Time runs right: the loss falls. Only the training ECE is bounded by it.
-    assert ax.xaxis_inverted() and ax.get_ylim() == limits
-    assert ax.get_xscale() == ax.get_yscale() == "log"
-    bound = lines(ax, color=plots.BOUND)
-    assert len(bound) == (column == "train_ece")
-    assert all((x == y).all() for x, y in bound)
-    assert ax.get_title() == "Muon, SGD in grey"
-
-
-def test_matched_loss_grid_has_rows_of_quantities_and_columns_of_optimizers():
-    fig = reproduce.matched_loss_grid(SWEEP, ["Muon", "SGD"], ["test_ece", "sharpness"])
-    titles = [ax.get_title() for ax in fig.axes]
-    assert titles == ["Muon, SGD in grey", "SGD, SGD in grey", "", ""]
-    assert [ax.get_ylabel() for ax in fig.axes] == [
-        "test ECE",
-        "",
-        "sharpness $\\lambda_{\\max}$",
-        "",
-    ]
-    for ax, color in zip(fig.axes, [plots.TEST] * 2 + [plots.CURVATURE] * 2, strict=True):
-        assert len(lines(ax, color=color)) == 4
-
-
-def test_matched_colours_are_those_of_their_quantities():
-    colors = {name: color for name, (_, color, _) in reproduce.MATCHED.items()}
-    assert colors == {
-        "train_ece": plots.TRAIN, "test_ece": plots.TEST, "sharpness": plots.CURVATURE,
-    }  # fmt: skip

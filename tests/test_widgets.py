@@ -276,7 +276,7 @@ def drawn_with(monkeypatch) -> Callable[[str], list[tuple]]:
     ("name", "module", "function", "place"),
     [
         ("temperature_explorer", plots, "tempered_reliability", slice(2, 4)),
-        ("learning_rate_explorer", plots, "recorded_sharpness", slice(1, 2)),
+        ("learning_rate_explorer", widgets, "recorded_sharpness", slice(1, 2)),
         ("weights_explorer", widgets, "weights_panel", slice(1, 3)),
     ],
 )
@@ -321,7 +321,7 @@ def test_window_explorer_correlates_the_probes_it_marks(drawn_with):
 
 
 def test_matched_loss_explorer_offers_only_rates_that_were_run(drawn_with):
-    calls = drawn_with("matched_loss_plane")
+    calls = drawn_with("matched_loss_plane", module=widgets)
     explorer = widgets.matched_loss_explorer(trajectories(OPTIMIZERS))
     label, rate = explorer.controls["label"], explorer.controls["rate"]
     assert label.options == ("Muon", "AdamW")  # SGD is what they are compared with

@@ -1,0 +1,150 @@
+"""Figures of sweeps: every run where it belongs, on the axes that were given."""
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from test_plots import STEPS, bars, content, history, lines, same_color, words
+
+from calibcourse import plots, reproduce
+from calibcourse.reproduce import Phases, Run, Sweep, TrajectoryConfig
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+def gradient_descent(optimizers=("gd",), rates=(0.1, 0.2), seeds=(0, 1)) -> Sweep:
+    """Made-up runs that tell optimizer, learning rate and seed by their sharpness."""
+    runs = []
+    for place, optimizer in enumerate(optimizers):
+        for rate in rates:
+            for seed in seeds:
+                config = TrajectoryConfig(
+                    dataset="fashion_mnist_small",
+                    optimizer=optimizer,
+                    lr=rate,
+                    steps=20,
+                    batch_size=None,
+                    train_samples=40,
+                    held_out_samples=30,
+                    seed=seed,
+                )
+                top = 100 * place + 10 * rate + seed + 1
+                runs.append(
+                    Run(config, history(
+                        sharpness=[top, 2 * top, top / 2], train_loss=[2.3, 1.0, 0.1],
+                        train_ece=[0.1, top / 1000, 0.01], test_ece=[0.2, top / 900, 0.02],
+                    ), {})
+                )  # fmt: skip
+    return Sweep(tuple(runs), "made up")
+
+
+SWEEP = gradient_descent(("sgd", "muon"))
+
+
+@pytest.mark.parametrize(
+    ("draw", "given"),
+    [
+        (reproduce.recorded_sharpness, (gradient_descent(), 0.2)),
+        (reproduce.matched_loss_plane, (SWEEP, "Muon")),
+    ],
+)
+def test_a_figure_is_drawn_on_the_given_axes_or_on_its_own(draw, given):
+    _, (first, second) = plots.figure(2)
+    empty = content(second)
+    plt.sca(second)  # nothing may land on whatever axes is current
+    assert draw(*given, ax=first) is first
+    assert content(second) == empty and len(plt.get_fignums()) == 1
+    own = draw(*given)
+    assert len(plt.get_fignums()) == 2 and content(own) == content(first)
+    assert own.figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0) and own.figure.dpi == 110
+
+
+def test_a_grid_may_have_one_column():
+    (ax,) = reproduce.matched_loss_grid(SWEEP, ["Muon"], ["sharpness"]).axes
+    assert ax.get_title() == "Muon, SGD in grey"
+
+
+def test_recorded_sharpness_draws_every_seed_of_one_learning_rate():
+    made = gradient_descent(rates=(0.1, 0.25), seeds=(0, 1, 2))
+    ax = reproduce.recorded_sharpness(made, 0.25)
+    wanted = [[STEPS, [top, 2 * top, top / 2]] for top in (3.5, 4.5, 5.5)]
+    np.testing.assert_array_equal(lines(ax, color=plots.CURVATURE), wanted)
+    assert ax.get_title() == "η = 0.25, 3 seeds" and words(ax) == ["2/η = 8"]
+    with pytest.raises(ValueError, match=r"0\.3"):
+        reproduce.recorded_sharpness(made, 0.3)
+    fig = reproduce.learning_rate_grid(made)
+    assert [ax.get_title() for ax in fig.axes] == ["η = 0.1, 3 seeds", "η = 0.25, 3 seeds"]
+    np.testing.assert_array_equal(lines(fig.axes[1], color=plots.CURVATURE), wanted)
+
+
+@pytest.mark.parametrize("sure_from", [10, None])
+def test_phase_chart_marks_the_plateau_and_the_turn(sure_from):
+    record = history(
+        sharpness=[2.0, 8.0, 5.0], train_confidence=[0.2, 0.6, 0.9], train_accuracy=[0.1, 0.7, 1.0],
+        test_confidence=[0.2, 0.6, 0.9], test_accuracy=[0.3, 0.5, 0.6],
+    )  # fmt: skip
+    _, (left, right) = plots.figure(2)
+    assert reproduce.phase_chart(record, Phases(sure_from, 10, 20), (left, right)) is None
+    (plateau,) = bars(left, plots.BOUND)
+    assert (plateau[0], plateau[2]) == (10, 10)
+    np.testing.assert_array_equal(lines(left, color=plots.CURVATURE), [[STEPS, [2, 8, 5]]])
+    np.testing.assert_allclose(lines(right, color=plots.TRAIN), [[STEPS, [0.1, -0.1, -0.1]]])
+    np.testing.assert_allclose(lines(right, color=plots.TEST), [[STEPS, [-0.1, 0.1, 0.3]]])
+    turns = [x.tolist() for x, _ in lines(right, color=plots.BOUND)]
+    assert turns == ([] if sure_from is None else [[10, 10]])
+    assert [(t.get_text().strip(), t.get_color()) for t in right.texts] == [
+        ("train", plots.TRAIN), ("test", plots.TEST),
+    ]  # fmt: skip
+    assert left.get_xscale() == right.get_xscale() == "symlog"
+
+
+@pytest.mark.parametrize("column", reproduce.MATCHED)
+@pytest.mark.parametrize("rate", [None, 0.2])
+def test_matched_loss_plane_draws_one_optimizer_before_sgd(column, rate):
+    ax = reproduce.matched_loss_plane(SWEEP, "Muon", rate, column)
+    _, color, limits = reproduce.MATCHED[column]
+
+    def curves(label: str, only: float | None) -> list:
+        return [
+            [run.history.column(name)[1:] for name in ("train_loss", column)]
+            for run in SWEEP.select(label=label).runs
+            if only in (None, run.config.lr)
+        ]
+
+    found = [line for line in ax.lines if same_color(line.get_color(), color)]
+    assert len(found) == (4 if rate is None else 2)
+    np.testing.assert_array_equal([line.get_data() for line in found], curves("Muon", rate))
+    np.testing.assert_array_equal(lines(ax, color="#BBBBBB"), curves("SGD", None))
+    shades = [line.get_alpha() for line in found]
+    assert shades[-1] == 1 and (rate is not None or shades[0] == shades[1] < 1)
+    # Time runs right: the loss falls. Only the training ECE is bounded by it.
+    assert ax.xaxis_inverted() and ax.get_ylim() == limits
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+    bound = lines(ax, color=plots.BOUND)
+    assert len(bound) == (column == "train_ece")
+    assert all((x == y).all() for x, y in bound)
+    assert ax.get_title() == "Muon, SGD in grey"
+
+
+def test_matched_loss_grid_has_rows_of_quantities_and_columns_of_optimizers():
+    fig = reproduce.matched_loss_grid(SWEEP, ["Muon", "SGD"], ["test_ece", "sharpness"])
+    titles = [ax.get_title() for ax in fig.axes]
+    assert titles == ["Muon, SGD in grey", "SGD, SGD in grey", "", ""]
+    assert [ax.get_ylabel() for ax in fig.axes] == [
+        "test ECE",
+        "",
+        "sharpness $\\lambda_{\\max}$",
+        "",
+    ]
+    for ax, color in zip(fig.axes, [plots.TEST] * 2 + [plots.CURVATURE] * 2, strict=True):
+        assert len(lines(ax, color=color)) == 4
+
+
+def test_matched_colours_are_those_of_their_quantities():
+    colors = {name: color for name, (_, color, _) in reproduce.MATCHED.items()}
+    assert colors == {
+        "train_ece": plots.TRAIN, "test_ece": plots.TEST, "sharpness": plots.CURVATURE,
+    }  # fmt: skip
