@@ -51,8 +51,22 @@ def correlation(
     if steps is not None:
         use &= np.isin(history.column("step"), steps)
     x, y = x[use], y[use]
-    if method == "spearman":
-        x, y = _ranks(x), _ranks(y)
+    return pearson(_ranks(x), _ranks(y)) if method == "spearman" else pearson(x, y)
+
+
+def pearson(x: np.ndarray, y: np.ndarray) -> float:
+    """Pearson's correlation of two series.
+
+    Args:
+        x, y: (n,), finite.
+
+    Returns:
+        In [-1, 1]; NaN with n < 3 or where a series does not change.
+
+    Example:
+        >>> pearson(np.array([0.0, 1.0, 2.0]), np.array([5.0, 3.0, 1.0]))
+        -1.0
+    """
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
     # Scaled first: products of numbers below 1e-160 would vanish.
@@ -96,11 +110,25 @@ def probes_within(
     return [step for step in steps if step <= share * run.config.steps]
 
 
+def whole_run(run: Run[TrajectoryConfig]) -> list[int]:
+    """All evenly spaced probes of a run."""
+    return run.config.even_steps
+
+
+def up_to_the_peak(run: Run[TrajectoryConfig]) -> list[int]:
+    """The evenly spaced probes of a run until its sharpness is largest, that one included.
+
+    What comes later is left out: the run as it looks if it is stopped there.
+    """
+    sharpness = at_even_steps(run, "sharpness")
+    return run.config.even_steps[: int(np.nanargmax(sharpness)) + 1]
+
+
 def correlations(
     sweep: Sweep[TrajectoryConfig],
     column: str,
     method: str = "pearson",
-    steps: Callable[[Run[TrajectoryConfig]], Sequence[int]] = lambda run: run.config.even_steps,
+    steps: Callable[[Run[TrajectoryConfig]], Sequence[int]] = whole_run,
 ) -> dict[str, dict[float, list[float]]]:
     """Correlation of one quantity with sharpness along each run.
 
@@ -108,7 +136,7 @@ def correlations(
         sweep: the runs.
         column: one of their columns.
         method: as in `correlation`.
-        steps: which probes of a run to use; the evenly spaced ones, as in Table 1, unless said.
+        steps: which probes of a run to use: `whole_run`, `up_to_the_peak`, or a function like them.
 
     Returns:
         label of the optimizer -> learning rate -> one value per seed, in the order of the runs.
@@ -143,19 +171,24 @@ class Entry:
         return with_spread(self.mean, self.std, 2)
 
 
-def table_1(sweep: Sweep[TrajectoryConfig], method: str = "pearson") -> list[Entry]:
+def table_1(
+    sweep: Sweep[TrajectoryConfig],
+    method: str = "pearson",
+    steps: Callable[[Run[TrajectoryConfig]], Sequence[int]] = whole_run,
+) -> list[Entry]:
     """Correlation of train and test ECE and KCE with sharpness, on evenly spaced steps.
 
     Args:
         sweep: the runs; optimizers that are not in the paper's table are left out.
         method: "pearson" as in the paper, or "spearman".
+        steps: `whole_run`, or `up_to_the_peak`, as in `correlations`.
 
     Returns:
         One entry per quantity and optimizer, in the paper's order.
     """
     entries = []
     for column in TABLE_1:
-        values = correlations(sweep, column, method)
+        values = correlations(sweep, column, method, steps)
         for optimizer in FIVE:
             if LABELS[optimizer] in values:
                 by_lr = list(values[LABELS[optimizer]].values())
