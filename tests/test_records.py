@@ -24,7 +24,7 @@ OLD_RUN = """{
  "format": "calibcourse.run", "version": 1,
  "config": {"dataset": "cifar10_small", "optimizer": "sgd", "lr": 0.028571428571428571,
   "steps": 6000, "batch_size": 100, "train_samples": 2000, "held_out_samples": 1600, "seed": 0,
-  "options": {}, "hidden": [200, 200], "even_probes": 41, "log_probes": 17, "threads": 1,
+  "options": {}, "hidden": [200, 200], "even_probes": 61, "log_probes": 21, "threads": 1,
   "device": "cpu"},
  "provenance": {"date": "2026-11-25", "torch": "2.13.0+cpu", "seconds": 1.5, "resumed": false},
  "history": {"format": "calibcourse.history", "version": 1,
@@ -42,11 +42,9 @@ def test_a_run_of_before_is_read_and_belongs_to_its_plan(tmp_path):
     path.write_text(OLD_RUN)
     run = Run.load(path)
     assert run.n_classes == 10 and len(run.history) == 2
-    assert run.config in [
-        replace(config, steps=6000) for config in plan("figure1", dataset="cifar10_small")
-    ]
+    assert run.config in plan("figure1", dataset="cifar10_small")
     # Its key, of the version that wrote it: another one, and the run would not be found again.
-    assert run.config.key == "cifar10_small-sgd-lr0.0285714-seed0-148d926f"
+    assert run.config.key == "cifar10_small-sgd-lr0.0285714-seed0-e75b6b87"
 
 
 @pytest.mark.parametrize(

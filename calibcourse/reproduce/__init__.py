@@ -1,7 +1,16 @@
 """The paper's figures and tables: planned, run, resumed, recorded and reported."""
 
 from .configs import LABELS, METHODS, ComparisonConfig, TrajectoryConfig
-from .correlations import at_even_steps, correlation, correlations, probes_within, table_1
+from .correlations import (
+    at_even_steps,
+    correlation,
+    correlations,
+    pearson,
+    probes_within,
+    table_1,
+    up_to_the_peak,
+    whole_run,
+)
 from .figures import (
     MATCHED,
     comparison_figure,
@@ -48,6 +57,15 @@ from .plans import COMPARISONS, FOUR, GRID, PROFILES, TRAJECTORIES, plan
 from .records import Run, Sweep, load_recorded
 from .report import table_1_text
 from .runner import run_all
+from .sign import (
+    WINDOWS,
+    SignPrediction,
+    balance,
+    correlation_by_stop,
+    growth_weights,
+    predicted_correlation,
+    sign_predictions,
+)
 from .slack import median_slack, slack_summary, slack_table, slack_table_text
 
 __all__ = [
@@ -60,11 +78,13 @@ __all__ = [
     "PROFILES",
     "REMEDIES",
     "TRAJECTORIES",
+    "WINDOWS",
     "ComparisonConfig",
     "Difference",
     "PairedComparison",
     "Phases",
     "Run",
+    "SignPrediction",
     "Sweep",
     "TrajectoryConfig",
     "Verdict",
@@ -72,16 +92,19 @@ __all__ = [
     "as_good",
     "at_even_steps",
     "at_matched_loss",
+    "balance",
     "by_label",
     "compare",
     "comparison_figure",
     "correlation",
+    "correlation_by_stop",
     "correlations",
     "decay_table",
     "difference",
     "every_quantity_text",
     "grid_figure",
     "grid_values",
+    "growth_weights",
     "learning_rate_grid",
     "load_recorded",
     "matched_loss_grid",
@@ -89,9 +112,11 @@ __all__ = [
     "median_slack",
     "outcomes",
     "peak",
+    "pearson",
     "phase_chart",
     "phases",
     "plan",
+    "predicted_correlation",
     "probes_within",
     "published",
     "recorded_sharpness",
@@ -99,6 +124,7 @@ __all__ = [
     "remedies_text",
     "run_all",
     "settling_step",
+    "sign_predictions",
     "slack_summary",
     "slack_table",
     "slack_table_text",
@@ -106,8 +132,10 @@ __all__ = [
     "table_1",
     "table_1_text",
     "trajectories_figure",
+    "up_to_the_peak",
     "verdict_table",
     "verdict_text",
     "verdicts",
     "weights_panel",
+    "whole_run",
 ]

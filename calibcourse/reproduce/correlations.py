@@ -154,7 +154,8 @@ class Entry:
 
     Each learning rate counts once, with the mean over its seeds. `std_seeds` is the standard
     deviation over seeds at one learning rate (n - 1, pooled), `lowest` and `highest` are over all
-    runs; the paper gives none of them.
+    runs; the paper gives none of them. Of `n_runs` runs those count that have a correlation: three
+    probes in the window, and a quantity that changes.
     """
 
     column: str
@@ -165,10 +166,14 @@ class Entry:
     std_seeds: float
     lowest: float
     highest: float
+    n_defined: int
     n_runs: int
 
     def __repr__(self) -> str:
-        return with_spread(self.mean, self.std, 2)
+        if self.n_defined == 0:
+            return "too few probes"
+        text = with_spread(self.mean, self.std, 2)
+        return text + f" ({self.n_defined} of {self.n_runs} runs)" * (self.n_defined < self.n_runs)
 
 
 def table_1(
@@ -197,19 +202,22 @@ def table_1(
 
 
 def _spread(by_lr: list[list[float]]) -> dict[str, Any]:
-    """Means and deviations of an entry from the values at each learning rate."""
-    means = np.array([np.mean(values) for values in by_lr])
-    flat = np.concatenate(by_lr)
+    """Means and deviations of an entry from the values at each learning rate, NaN left out."""
+    defined = [np.array(values)[np.isfinite(values)] for values in by_lr]
+    defined = [values for values in defined if len(values)]
+    flat = np.concatenate([*defined, []])
+    means = np.array([values.mean() for values in defined])
     # Within a learning rate, seeds vary around its mean: so many values less so many means.
-    within = sum(float(np.var(values)) * len(values) for values in by_lr)
-    freedom = len(flat) - len(by_lr)
+    within = sum(float(np.var(values)) * len(values) for values in defined)
+    freedom = len(flat) - len(defined)
     return {
-        "mean": float(means.mean()),
+        "mean": float(means.mean()) if len(means) else math.nan,
         "std": float(means.std(ddof=1)) if len(means) > 1 else math.nan,
         "std_seeds": math.sqrt(within / freedom) if freedom else math.nan,
-        "lowest": float(flat.min()),
-        "highest": float(flat.max()),
-        "n_runs": len(flat),
+        "lowest": min(flat.tolist(), default=math.nan),
+        "highest": max(flat.tolist(), default=math.nan),
+        "n_defined": len(flat),
+        "n_runs": sum(map(len, by_lr)),
     }
 
 

@@ -15,21 +15,28 @@ from .methods_report import comparison_text
 from .paper import TABLE_1
 from .plans import COMPARISONS, FIVE, TRAJECTORIES
 from .records import Sweep
+from .sign import WINDOWS
 
 
-def table_1_text(sweep: Sweep[TrajectoryConfig]) -> str:
+def table_1_text(sweep: Sweep[TrajectoryConfig], window: str = "whole run") -> str:
     """Table 1 in Markdown: ours by Pearson and Spearman, the paper's row beneath.
 
     Args:
         sweep: the runs.
+        window: one of `WINDOWS`: "whole run", or "up to the peak", as if every run had been stopped
+            where its sharpness is largest.
 
     Returns:
         Markdown with one column per optimizer.
+
+    Raises:
+        ValueError: an unknown window.
     """
+    check_choice(window, "window", WINDOWS)
     optimizers = [optimizer for optimizer in FIVE if optimizer in sweep.optimizers]
     rows = []
     cells = {
-        method: {(e.column, e.optimizer): str(e) for e in table_1(sweep, method)}
+        method: {(e.column, e.optimizer): str(e) for e in table_1(sweep, method, WINDOWS[window])}
         for method in ("pearson", "spearman")
     }
     for column, paper in TABLE_1.items():
@@ -94,4 +101,8 @@ def made_by(sweep: Sweep[Any]) -> str:
 
 
 def _trajectories_text(sweep: Sweep[TrajectoryConfig]) -> str:
-    return table_1_text(sweep) if set(sweep.optimizers) & set(FIVE) else ""
+    if not set(sweep.optimizers) & set(FIVE):
+        return ""
+    return "\n".join(
+        f"## {window.capitalize()}\n\n{table_1_text(sweep, window)}" for window in WINDOWS
+    )

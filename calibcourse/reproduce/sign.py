@@ -152,8 +152,8 @@ class SignPrediction:
 
 
 WINDOWS: dict[str, Callable[[Run[TrajectoryConfig]], list[int]]] = {
-    "up to the peak": up_to_the_peak,
     "whole run": whole_run,
+    "up to the peak": up_to_the_peak,
 }
 
 
