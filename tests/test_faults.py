@@ -563,7 +563,7 @@ def test_reproduce_names_the_folder_before_it_trains(prepared, shut, monkeypatch
     with closed():
         assert main(["reproduce", "figure1", "--seeds", "0", "--out", str(folder)]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"calibcourse reproduce: cannot write to the output folder {folder}: ")
+    assert error.startswith(f"calibcourse reproduce: cannot write {folder / 'figure1.png'}: ")
     assert len(error.splitlines()) == 1
 
 

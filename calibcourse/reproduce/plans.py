@@ -92,8 +92,6 @@ _QUICK_TRAJECTORIES = {
         train_samples=2000,
         held_out_samples=1600,
         batch_size=100,
-        even_probes=61,
-        log_probes=21,
         budgets={
             "gd": Budget({2 / 70: 6000, 2 / 30: 3000, 2 / 15: 1500}),
             "sgd": Budget({2 / 70: 6000, 2 / 30: 3000, 2 / 15: 1500}),
