@@ -10,7 +10,7 @@
 #
 # - say what each of the three instruments shows: reliability, margins, sharpness;
 # - answer an exercise, read what its check tells you, and ask for a hint;
-# - find your way through the course, on this machine or another.
+# - find your way through the course.
 
 # %%
 # {{bootstrap}}
@@ -118,19 +118,35 @@ claim("and then fell below half its peak", sharp[-1] < sharp.max() / 2,
       peak=sharp.max(), end=sharp[-1])  # fmt: skip
 claim("the network ends up right on every training image",
       history.column("train_accuracy")[-1] == 1)  # fmt: skip
-claim("on the training images its calibration error ends below 0.05", train_ece[-1] < 0.05,
-      train_ece=train_ece[-1])  # fmt: skip
 claim("on test images it ends up surer than right, by more than five points",
       over_confidence[-1] > 0.05, over_confidence=over_confidence[-1])  # fmt: skip
+claim("but at the first snapshot it was less sure than right", over_confidence[1] < 0,
+      over_confidence=over_confidence[1])  # fmt: skip
+
+fig, (left, right) = plots.figure(2, width=4.6)
+plots.trajectory(moments, {"sharpness": sharp}, {"sharpness": plots.CURVATURE}, ax=left,
+                 ylabel="$\\lambda_{\\max}$")  # fmt: skip
+left.set_title("Sharpness rises, then falls")
+plots.trajectory(moments, {"train": train_ece, "test": test_ece},
+                 {"train": plots.TRAIN, "test": plots.TEST}, ax=right, ylabel="ECE")  # fmt: skip
+right.set_title("Training error peaks earlier, then falls with it")
+plots.show(
+    fig,
+    alt="Left: sharpness against training step rises, with spikes, and falls. Right: the calibration "
+    "error of training images peaks early and falls to nearly zero; that of test images ends high.",
+)
+peak, nearly_right = train_ece[1:].argmax() + 1, (history.column("train_accuracy") > 0.99).argmax()
+claim("training calibration error is highest before the sharpness is", peak < sharp.argmax())
+claim("once 99 % of the training images are right, both fall: each to below three quarters",
+      sharp[-1] < 0.75 * sharp[nearly_right] and train_ece[-1] < 0.75 * train_ece[nearly_right])  # fmt: skip
 
 # %% [markdown]
-# Three instruments, one story. As the margins grow, the probabilities of the training images go to
-# 0 or 1, where softmax is flat: the curvature fades *and* the training images' confidence comes to
-# agree with their accuracy. That the two go together, and why, is the claim of the paper this
-# course follows, *Too Sharp, Too Sure* (arXiv 2604.20614). What it means for images the network has
-# **not** seen is a harder question; you have just watched the test side go the other way. Every
-# lesson labels its statements: [paper] proved there, [here] proved in this course, [observed] only
-# seen.
+# As the margins grow, the probabilities of the training images go to 0 or 1, where softmax is flat:
+# the curvature fades *and* the confidence comes to agree with the accuracy. That the two go together,
+# and why, is the claim of the paper this course follows, *Too Sharp, Too Sure* (arXiv 2604.20614).
+# You saw it once nearly every training image was right, not before **[observed]**; and the test side
+# went the other way. Lesson 04 finds out when it does. Every lesson labels its statements: [paper]
+# proved there, [here] proved in this course, [observed] only seen.
 #
 # ## 4 · How an exercise works
 #
@@ -159,11 +175,7 @@ ex.over_confidence.check(my_over_confidence)
 #
 # ## 5 · Finding your way
 #
-# | lesson | question |
-# |---|---|
-# | 01 Confidence and ECE | is it as often right as it says? |
-# | 02 Margins | by how much is it right, and how fragile is that? |
-# | 03 Gauss–Newton curvature | how sharp is the loss, measured without a matrix? |
+# {{map}}
 #
 # - **Something does not work?** `calibcourse doctor` in a terminal checks Python, PyTorch, memory
 #   and data, with one remedy for each finding.
@@ -181,7 +193,7 @@ ex.over_confidence.check(my_over_confidence)
 # ## Take away
 #
 # 1. Right, sure, and *rightly* sure are three different things, and each can be measured.
-# 2. On the training images, calibration error and curvature fade together.
+# 2. On the training images, calibration error and curvature fade together once nearly all are right.
 # 3. On new images nothing forces them to.
 #
 # **Next:** lesson 01, *Confidence and ECE*.

@@ -239,8 +239,8 @@ for name, logits in [("the network", test_logits), ("class prior", useless_logit
 # %% [markdown]
 # ## 5 · How far can you trust the estimate?
 #
-# Here is an experiment that real data never allow. Take the network's own probabilities and *draw
-# the labels from them*. By construction the network is now perfectly calibrated.
+# Here is an experiment that real data never allow. Soften the network's probabilities, by dividing
+# its logits by 3, and *draw the labels from them*. By construction they are perfectly calibrated.
 #
 # **Predict.** What is its ECE?
 
@@ -281,8 +281,9 @@ claim("more bins, more bias, at every sample size",
 
 # %% [markdown]
 # The absolute value is the culprit: noise in a bin pushes its gap away from zero in either
-# direction, and both count as error. The bias shrinks like $\sqrt{M/n}$ (the straight lines on log
-# axes). Three checks guard against reading noise as miscalibration:
+# direction, and both count as error. The bias shrinks in proportion to $\sqrt{M/n}$ (the straight
+# lines on log axes), and is a quarter of it here: most bins are nearly empty or nearly certain. A
+# network whose gaps are all of one sign, like ours at $T = 1$, has almost none.
 #
 # - **an interval**: resample the images with replacement (the *bootstrap*) and look at the spread;
 # - **other bins**: the same number of images in each bin (*equal mass*) instead of equal widths;

@@ -161,6 +161,26 @@ def test_the_header_shows_what_was_measured(course):
     )
 
 
+def test_the_header_sums_the_minutes_of_the_exercises(course):
+    told = "*Difficulty 2 of 5 · importance 4 of 5 · about {} minutes.*"
+    text = "\n#\n# ".join(["Five words stand here.", told.format(12), told.format(7)])
+    change(course / SOURCE, "Five words stand here.", text)
+    assert "1 min to read · 19 min of exercises · prereq" in (
+        render(course / SOURCE, LESSON).cells[0].source
+    )
+
+
+def test_the_map_lists_every_lesson_with_its_minutes(course):
+    change(course / SOURCE, "Five words stand here.", "Five words stand here.\n#\n# {{map}}")
+    source = (course / SOURCE).read_text(encoding="utf-8")
+    (course / "solutions/02_more.py").write_text(source.replace("{{map}}", "and here."))
+    rendered = render(course / SOURCE, LESSON).cells[0].source
+    title = source.splitlines()[1].removeprefix("# # ")
+    for name in ("01_tiny", "02_more"):
+        assert f"| [{title}]({name}.ipynb) | 1 | 0 |\n" in rendered
+    assert rendered.count("| in all | 2 | 0 |") == 1
+
+
 def test_only_prose_counts_as_words():
     text = "Two words $a + b$, `code here` and\n\n$$x\ny$$\n[a link](https://x.org/some/where)."
     cells = [nbformat.v4.new_markdown_cell(text), nbformat.v4.new_code_cell("no words")]

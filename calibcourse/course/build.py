@@ -27,14 +27,16 @@
         ### END SOLUTION
 
 - `{{header: PREREQUISITES}}`: a line of its own, once, in the first cell (which opens with the
-  title, `# # ...`). It becomes "9 min to read · 20 s to run on 2 CPU cores · 0.9 GB of memory ·
-  prerequisites: PREREQUISITES" and, once the course is published, the Binder and Colab badges.
-  Minutes are words at 150 a minute; seconds and memory are measured at each build, rounded up to
+  title, `# # ...`). It becomes "9 min to read · 52 min of exercises · 20 s to run on 2 CPU cores ·
+  0.9 GB of memory · prerequisites: PREREQUISITES" and, once the course is published, the Binder and
+  Colab badges. Reading is words at 150 a minute, the exercises' minutes are the sum of what they
+  say of themselves; seconds and memory are measured at each build, rounded up to
   5 s and 0.1 GB and kept in the notebook's metadata, `{"calibcourse": {"seconds": 20,
   "peak_memory_gb": 0.9, "cores": 2}}`, so that checking needs no execution. Stored figures stay
   while a new measurement is within one such step of them.
 - `# {{bootstrap}}`: the only line of a code cell, once. It becomes the cell that finds or installs
   `calibcourse` (`bootstrap.py`), the same in every notebook, silent where the package is there.
+- `{{map}}`: a line of its own in a markdown cell. It becomes the table of all lessons, with links.
 - `### BEGIN SOLUTION` and `### END SOLUTION`: lines of their own, in one code cell. The learner's
   copy has `...  # your code here` at the indentation of BEGIN instead; the copy with solutions has
   the block without its markers. Whatever resembles a marker but is not one stops the build.

@@ -32,6 +32,8 @@ _NEAR_MARKERS = [
 ]
 _HEADER = re.compile(r"^\{\{header:(.+)\}\}$", re.M)
 _BOOTSTRAP = "# {{bootstrap}}"
+_MAP = "{{map}}"
+_EXERCISE_MINUTES = re.compile(r"about (\d+) minutes\.\*$", re.M)
 FOLDED = {"source_hidden": True}  # the bootstrap cell: plumbing is no first screen
 _FORMATTER = re.compile(r"(?m)[ \t]*# fmt: (?:skip|off|on)$")
 # Fixed, so that another patch version of Python or of the kernel changes no byte.
@@ -159,6 +161,9 @@ def render(
     drafts = jupytext.reads(text, fmt="py:percent").cells
     _check_placeholders(drafts, source.name)
     cells = [_cell(draft, kind, address) for draft in drafts]
+    for cell in cells:
+        if _MAP in cell.source:
+            cell.source = cell.source.replace(_MAP, course_map(source.parent))
     for cell, identity in zip(cells, _ids(drafts, source.stem), strict=True):
         cell.id = identity
         if any(marker in cell.source for marker in (BEGIN, END)):
@@ -167,7 +172,7 @@ def render(
             )
     first = cells[0]
     prerequisites = _HEADER.search(first.source)[1].strip()
-    header = _header(count_words(drafts), prerequisites, measured)
+    header = _header(reading_minutes(drafts), exercise_minutes(drafts), prerequisites, measured)
     if address is not None:
         header += "\n\n" + address.badges(f"{kind}/{source.stem}.ipynb")
     first.source = _HEADER.sub(lambda _: header, first.source)
@@ -223,19 +228,59 @@ def _check_placeholders(cells: list[NotebookNode], name: str) -> None:
         for line in cell.source.splitlines()
         if re.fullmatch(r"[#\s]*\{\{.*\}\}\s*", line)
         and not (cell is cells[0] and _HEADER.fullmatch(line))
+        and not (cell.cell_type == "markdown" and line == _MAP)
         and cell is not bootstraps[0]
     ]
     if unknown:
         raise BuildError(f"{name}: unknown or misplaced placeholder {unknown[0]!r}")
 
 
-def _header(words: int, prerequisites: str, measured: Measured | None) -> str:
-    parts = [f"{math.ceil(words / WORDS_PER_MINUTE)} min to read"]
+def _header(
+    reading: int, exercises: int, prerequisites: str, measured: Measured | None
+) -> str:
+    parts = [f"{reading} min to read"]
+    if exercises:
+        parts.append(f"{exercises} min of exercises")
     if measured is not None:
         cores = f"{measured.cores} CPU core{'s' if measured.cores > 1 else ''}"
         parts.append(f"{measured.seconds} s to run on {cores}")
         parts.append(f"{measured.peak_memory_gb:.1f} GB of memory")
     return " · ".join([*parts, f"prerequisites: {prerequisites}"])
+
+
+def course_map(folder: Path) -> str:
+    """A table in Markdown of all lessons, with links and minutes: what `{{map}}` stands for.
+
+    Args:
+        folder: that holds the sources.
+
+    Returns:
+        A row per lesson, then the sums; no newline at the end.
+    """
+    rows, reading, exercises = [], 0, 0
+    for source in sorted(folder.glob("[0-9][0-9]_*.py")):
+        cells = jupytext.read(source, fmt="py:percent").cells
+        title = cells[0].source.splitlines()[0].removeprefix("# ")
+        minutes = reading_minutes(cells), exercise_minutes(cells)
+        reading, exercises = reading + minutes[0], exercises + minutes[1]
+        rows.append(f"| [{title}]({source.stem}.ipynb) | {minutes[0]} | {minutes[1]} |")
+    head = ["| lesson | minutes to read | of exercises |", "|---|---|---|"]
+    return "\n".join([*head, *rows, f"| in all | {reading} | {exercises} |"])
+
+
+def reading_minutes(cells: Iterable[NotebookNode]) -> int:
+    """How long a lesson's prose takes, rounded up."""
+    return math.ceil(count_words(cells) / WORDS_PER_MINUTE)
+
+
+def exercise_minutes(cells: Iterable[NotebookNode]) -> int:
+    """The sum of what the exercises say of themselves: "about 12 minutes"."""
+    return sum(
+        int(minutes)
+        for cell in cells
+        if cell.cell_type == "markdown"
+        for minutes in _EXERCISE_MINUTES.findall(cell.source)
+    )
 
 
 def count_words(cells: Iterable[NotebookNode]) -> int:
