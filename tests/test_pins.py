@@ -9,6 +9,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+import calibcourse
+
 TOP = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TEST_COMMAND = (
@@ -93,3 +95,9 @@ def test_there_is_one_test_command(path):
 def test_scripts_are_executable(path):
     assert os.access(TOP / path, os.X_OK)
     assert (TOP / path).read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n")
+
+
+def test_licence_and_version_are_cited_as_the_package_states_them():
+    cited = dict(line.split(": ", 1) for line in lines("CITATION.cff") if ": " in line)
+    assert cited["license"] == PROJECT["license"] == lines("LICENSE")[0].split()[0]
+    assert cited["version"] == PROJECT["version"] == calibcourse.__version__
