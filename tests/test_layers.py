@@ -1,6 +1,8 @@
-"""Imports point downwards: each module stands on a floor and uses lower floors only."""
+"""Imports point downwards: each module uses lower floors only. And an import changes nothing."""
 
 import ast
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -86,3 +88,35 @@ def test_each_way_to_import_upwards_is_found(tmp_path):
     assert sorted(found) == ["high.py:2", *low, "sub/one.py:2"]
     assert without_floor(package, floors | {"gone": 1}) == set()
     assert without_floor(package, {"low": 0}) == {"high", "equal", "sub"}
+
+
+IMPORT_EVERYTHING = """
+import importlib, os, pkgutil, random, threading
+import matplotlib, numpy, torch
+import calibcourse
+
+def state():
+    return {
+        "torch": (torch.get_rng_state().tolist(), torch.get_default_dtype()),
+        "cores": (torch.get_num_threads(), threading.active_count()),
+        "numpy": (numpy.random.get_state()[1].tolist(), numpy.geterr()),
+        "random": random.getstate(),
+        "matplotlib": dict(matplotlib.rcParams),
+        "environment": dict(os.environ),
+    }
+
+before = state()
+for module in pkgutil.walk_packages(calibcourse.__path__, "calibcourse."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+after = state()
+print([name for name in before if before[name] != after[name]])
+"""
+
+
+def test_importing_every_module_changes_nothing(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_EVERYTHING], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert list(tmp_path.iterdir()) == []

@@ -102,6 +102,8 @@ def run(_built_once, tmp_path_factory) -> tuple[dict[str, str], Path]:
     code[3].source = 'import socket\nsocket.socket().connect(("192.0.2.1", 9))'
     nbformat.write(notebook, root / "lessons/text.ipynb")
     (root / "lessons/test_offline.py").write_text(OFFLINE_TESTS)
+    (root / "lessons/source.py").write_text("raise SystemExit('a lesson trains networks')")
+    (root / "calibcourse/module.py").write_text('"""\n>>> 1 + 1\n3\n"""\n')
 
     (folder / "path").mkdir()
     (folder / "path/sitecustomize.py").write_text("import sys\nsys.hidden = 'found'\n")
@@ -111,14 +113,16 @@ def run(_built_once, tmp_path_factory) -> tuple[dict[str, str], Path]:
     }
     options = ["-rA", "--offline", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options],
+        [sys.executable, "-m", "pytest", *options, ".", "../calibcourse"],
         cwd=root / "lessons",
         env=environment,
         capture_output=True,
         text=True,
     )
     found = re.findall(
-        r"^(PASSED|FAILED|ERROR) (?:lessons/)?(\S+?)::(.+?)(?: - .*)?$", done.stdout, re.M
+        r"^(PASSED|FAILED|ERROR) (?:lessons/)?(\S+?)::(.+?)(?: - .*)?$",
+        done.stdout,
+        re.M,
     )
     assert found, done.stdout + done.stderr
     return {f"{name} {test}": outcome for outcome, name, test in found}, folder
@@ -145,6 +149,12 @@ def test_the_block_holds_in_the_process_and_its_children(run):
     tests = {name: outcome for name, outcome in run[0].items() if "test_offline" in name}
     assert len(tests) == OFFLINE_TESTS.count("def test_")
     assert set(tests.values()) == {"PASSED"}
+
+
+def test_examples_of_modules_are_run_and_other_python_files_are_not(run):
+    python = {name: outcome for name, outcome in run[0].items() if ".ipynb " not in name}
+    others = {name: outcome for name, outcome in python.items() if "test_offline" not in name}
+    assert others == {"../calibcourse/module.py module": "FAILED"}
 
 
 def test_the_learners_progress_is_left_alone(run):

@@ -1,4 +1,4 @@
-"""What `pytest` adds for notebooks: nothing of the learner's is touched or tested, and `--offline`.
+"""What `pytest` adds for notebooks and examples: no file of the learner's is touched, `--offline`.
 
 pyproject.toml loads this with `-p`, so that it serves `pytest` alike from the course's folder, from
 `lessons/`, and for a single notebook.
@@ -14,6 +14,7 @@ import pytest
 
 SANITIZE = Path("tests/nbval_sanitize.cfg")
 OFFLINE = Path("tests/offline")
+PACKAGE = Path("calibcourse")
 _SCRATCH = pytest.StashKey[Path]()
 
 
@@ -49,9 +50,16 @@ def _go_offline(folder: Path) -> None:
     module.block()
 
 
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Pass over a learner's own copies, `my_*.ipynb`; of one that is named, pytest does not ask."""
-    return True if collection_path.match("my_*.ipynb") else None
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pass over a learner's own copies, `my_*.ipynb`; of one that is named, pytest does not ask.
+
+    Also over Python files that are neither a test nor a module of the package: to look for their
+    examples, `--doctest-modules` would import them, and a lesson's source trains networks.
+    """
+    path = collection_path
+    if path.suffix == ".py" and not path.match("test_*.py"):
+        return None if path.is_relative_to(config.rootpath / PACKAGE) else True
+    return True if path.match("my_*.ipynb") else None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -39,8 +39,13 @@ class _Network(nn.Module):
         return torch.cat([(torch.zeros_like(w) if g is None else g).flatten() for g, w in pairs])
 
 
+def _layer(*sizes: int, bias: bool = True) -> nn.Linear:
+    """Without initial weights, so that an import draws none of the learner's random numbers."""
+    return nn.utils.skip_init(nn.Linear, *sizes, bias=bias)
+
+
 def _linear(weight: list[list[float]]) -> _Network:
-    layer = nn.Linear(len(weight[0]), len(weight), bias=False)
+    layer = _layer(len(weight[0]), len(weight), bias=False)
     layer.weight.data = torch.tensor(weight)
     return _Network(layer)
 
@@ -48,7 +53,7 @@ def _linear(weight: list[list[float]]) -> _Network:
 def _bent(seed: int, dtype: torch.dtype = torch.float32) -> _Network:
     """Six pixels, five hidden units, four classes; weights large enough to bend within a ball."""
     generator = torch.Generator().manual_seed(seed)
-    network = _Network(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
+    network = _Network(_layer(6, 5), nn.Tanh(), _layer(5, 4))
     for weight in network.parameters():
         weight.data = 1.2 * torch.randn(weight.shape, generator=generator)
     return network.to(dtype)
