@@ -16,7 +16,7 @@ BLOCK_SIZE_ACCELERATOR = 1 << 25
 
 
 def blocks(logits: Tensor, dtype: torch.dtype | None = None) -> Iterator[tuple[Tensor, slice]]:
-    """Yield z − z_max block by block, class first: (K, B), with the rows it stands for.
+    """Yield z - z_max block by block, class first: (K, B), with the rows it stands for.
 
     Class first, because then every reduction over classes runs down whole vectors of samples.
     Half-precision logits are widened to float32, in which their differences are exact.
@@ -34,7 +34,7 @@ def blocks(logits: Tensor, dtype: torch.dtype | None = None) -> Iterator[tuple[T
 
 
 def rest_and_ties(shifted: Tensor) -> tuple[Tensor, Tensor]:
-    """s = Σ_{j≠ŷ} e^{z_j − z_ŷ} of each sample, float64, so that c = 1/(1+s); and its whole part.
+    """s = Σ_{j≠ŷ} e^{z_j - z_ŷ} of each sample, float64, so that c = 1/(1+s); and its whole part.
 
     The top class contributes e^0 = 1 exactly and every other class at most that: its part is the
     whole number, taken away before anything is added to it. What remains of whole numbers counts

@@ -75,6 +75,7 @@ class CrossEntropy:
         check_real(self.label_smoothing, "label_smoothing", 0.0, 1.0)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
+        """The loss of a batch, with its terms and the logits."""
         check_inputs(inputs)
         logits = _logits(model, inputs, target)
         total = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
@@ -107,6 +108,7 @@ class FocalLoss:
         check_real(self.gamma, "gamma", minimum=0.0)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
+        """The loss of a batch, with its terms and the logits."""
         check_inputs(inputs)
         logits = _logits(model, inputs, target)
         # With the soft margin s, p_y = σ(s): neither 1 - p_y nor its powers are ever formed, whose
@@ -135,6 +137,7 @@ class MeanSquaredError:
     """
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
+        """The loss of a batch, with its terms and the logits."""
         check_inputs(inputs)
         logits = _logits(model, inputs, target)
         total = F.mse_loss(logits, F.one_hot(target, logits.shape[1]).to(logits))
@@ -203,6 +206,7 @@ class CalMO:
         check_choice(self.norm, "norm", NORMS)
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
+        """The loss of a batch, with its terms and the logits."""
         # Nothing is clipped, and no range required, where nothing is attacked.
         clip = (0.0, 1.0) if self.robust_weight else None
         ball = Ball(inputs.detach(), self.epsilon, self.norm, clip)

@@ -133,7 +133,7 @@ def error_probability(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def true_misconfidence(logits: Tensor, target: Tensor) -> Tensor:
-    """Deprecated: `error_probability`. (Misconfidence is 1 - c, which needs no label.)"""
+    """Deprecated: `error_probability`; misconfidence is 1 - c, which needs no label."""
     warnings.warn(
         "true_misconfidence is now called error_probability", DeprecationWarning, stacklevel=2
     )

@@ -30,6 +30,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
+        """(images - mean) / std, channel by channel."""
         return (images - self.mean) / self.std
 
 
@@ -136,6 +137,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """The body's output plus the input, strided and padded to its shape."""
         shortcut = x[:, :, :: self.stride, :: self.stride]
         shortcut = nn.functional.pad(shortcut, (0, 0, 0, 0, 0, self.extra_channels))
         return torch.relu(self.body(x) + shortcut)

@@ -8,7 +8,7 @@ from torch import Tensor
 from ._blocks import at_label, blocks
 from ._checks import check_logits, check_logits_and_target
 
-# The search ends where the mean spread of the scaled logits, β · mean(z_max − z_min), is this small
+# The search ends where the mean spread of the scaled logits, β · mean(z_max - z_min), is this small
 # or this large: softmax is then uniform to four digits, or one-hot wherever logits differ visibly.
 _SMALLEST_SPREAD, _LARGEST_SPREAD = 1e-4, 1e4
 _NO_SPREAD = 1e-300  # below it, logits count as equal: their 1/T would leave float64
@@ -19,7 +19,7 @@ _MAX_STEPS = 100
 class TemperatureScaling:
     """Divide all logits by one number T > 0, chosen to minimise the negative log-likelihood.
 
-    The loss is convex in β = 1/T: its slope is the mean of E_p[z] − z_y and its curvature the mean
+    The loss is convex in β = 1/T: its slope is the mean of E_p[z] - z_y and its curvature the mean
     of Var_p[z], p = softmax(βz). `fit` finds the root of the slope with Newton steps inside a
     bracket, halving the bracket's logarithm where a step would leave it or brings too little, all
     in float64.
@@ -27,7 +27,7 @@ class TemperatureScaling:
     The best T need not exist. Where every label has the largest logit, T = 0 would be best; where
     the labels' logits lie below their sample's average on the whole, T = ∞ or beyond. T is then
     capped, `capped` says so, and the fit tells little but that. The caps move with the scale s =
-    mean(z_max − z_min) of the data: s/1e4 <= T <= 1e4·s. Logits that are all equal leave T open; it
+    mean(z_max - z_min) of the data: s/1e4 <= T <= 1e4·s. Logits that are all equal leave T open; it
     is then 1.
 
     Dividing by T keeps the order of the logits: confidence changes, the predictions do not.
@@ -69,7 +69,7 @@ class TemperatureScaling:
         Args:
             logits: (N, K), K >= 2, any floating dtype. Not those the network was trained on: there
                 it looks better than it is.
-            target: (N,) int64 labels in 0..K−1.
+            target: (N,) int64 labels in 0..K-1.
 
         Raises:
             ValueError, TypeError: empty, misshapen or non-finite logits; labels that do not fit.
@@ -124,9 +124,9 @@ def _best_inverse_temperature(logits: Tensor, target: Tensor) -> tuple[float, bo
 
 
 def _slope_and_curvature(logits: Tensor, target: Tensor, beta: float) -> tuple[float, float]:
-    """First and second derivative in β of the summed −log softmax(βz)_y.
+    """First and second derivative in β of the summed -log softmax(βz)_y.
 
-    Logits are taken relative to their maximum: that cancels in E_p[z] − z_y and in Var_p[z], and
+    Logits are taken relative to their maximum: that cancels in E_p[z] - z_y and in Var_p[z], and
     every exponential is at most 1.
     """
     slope = curvature = 0.0

@@ -156,6 +156,7 @@ class LogitProbe:
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, data: "Dataset") -> dict[str, float]:
+        """One row: each quantity on each split."""
         row = {}
         for name in self.splits:
             split = getattr(data, name)
@@ -197,6 +198,7 @@ class BestValidation(LogitProbe):
         self.parameters: dict[str, Tensor] | None = None
 
     def __call__(self, model: nn.Module, data: "Dataset") -> dict[str, float]:
+        """One row, as of `LogitProbe`; the model is kept if it is the best so far."""
         row = super().__call__(model, data)
         if row["validation_loss"] < self.loss:
             self.loss = row["validation_loss"]
@@ -242,6 +244,7 @@ class SharpnessProbe:
         self.sharpness = WarmSharpness(loss)
 
     def __call__(self, model: nn.Module, data: "Dataset") -> dict[str, float]:
+        """One row: sharpness and batch sharpness of the training images."""
         inputs, target = data.train.inputs[: self.samples], data.train.target[: self.samples]
         batches = zip(inputs.split(self.batch_size), target.split(self.batch_size), strict=True)
         return {
@@ -287,6 +290,7 @@ class LadderProbe:
         self.vector: Tensor | None = None
 
     def __call__(self, model: nn.Module, data: "Dataset") -> dict[str, float]:
+        """One row: logarithms of the ladder's rungs."""
         images = getattr(data, self.split)
         inputs, target = images.inputs[: self.samples], images.target[: self.samples]
         ladder = curvature_ladder(model, inputs, target, v0=self.vector)

@@ -237,8 +237,10 @@ def small_counts(monkeypatch):
 
 @pytest.fixture
 def mnist_tables(small_counts, monkeypatch, torchvision):
-    """torchvision's checksums become those of the small archives; nothing is installed in the
-    system; every mirror is unreachable."""
+    """torchvision's checksums become those of the small archives.
+
+    Nothing is installed in the system; every mirror is unreachable.
+    """
     for name, torchvision_name in MNIST_FAMILY.items():
         cls = getattr(torchvision.datasets, torchvision_name)
         checksums = [(archive, md5(content)) for archive, content in MNIST_ARCHIVES.items()]

@@ -189,17 +189,21 @@ def _write_for_ever(write: Callable, path: Path, number: int) -> None:
 
 
 forks = pytest.mark.filterwarnings("ignore:This process")  # forked on purpose: starts at once
+few_or_many = pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 
 
 @forks
+@few_or_many
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_killed_writer_leaves_the_old_file_or_the_new_one(name, tmp_path, kill, monkeypatch):
+def test_a_killed_writer_leaves_the_old_file_or_the_new_one(
+    name, kills, tmp_path, kill, monkeypatch
+):
     write, read = WRITERS[name]
     monkeypatch.setenv("CALIBCOURSE_PROGRESS", str(tmp_path / name))
     path, chance = tmp_path / name, random.Random(name)
     write(path, 1)
     number = read(path)
-    for _ in range(10):
+    for _ in range(kills):
         # So many times the file, then its neighbours, to fall on every moment of a write.
         moment = [(chance.randint(1, 5), path), (chance.randrange(4), tmp_path)]
         assert kill(_write_for_ever, write, path, number, after=moment) == -signal.SIGKILL
@@ -223,11 +227,12 @@ def _fit_in_child(path: Path) -> None:
 
 
 @forks
-def test_a_run_killed_ten_times_ends_as_if_undisturbed(tmp_path, kill):
+@few_or_many
+def test_a_run_killed_again_and_again_ends_as_if_undisturbed(kills, tmp_path, kill):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     path, chance, steps = tmp_path / "run.pt", random.Random(0), []
-    for _ in range(10):
+    for _ in range(kills):
         moment = [(chance.randint(2, 9), path), (chance.randrange(4), tmp_path)]
         assert kill(_fit_in_child, path, after=moment) == -signal.SIGKILL
         steps.append(torch.load(path, weights_only=True)["step"])

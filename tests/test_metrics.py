@@ -175,7 +175,7 @@ def test_all_right_gives_the_mean_misconfidence(margin, n_bins):
     target = torch.ones(40, dtype=torch.int64)
     rest = [2 * math.exp(-z) for z in logits[:, 1].tolist()]
     u = sum(s / (1 + s) for s in rest) / 40
-    # float32: z − z_max is rounded to 6e-8 relative, which exp multiplies by the margin.
+    # float32: z - z_max is rounded to 6e-8 relative, which exp multiplies by the margin.
     for value in (
         mean_misconfidence(logits),
         expected_calibration_error(logits, target, n_bins),

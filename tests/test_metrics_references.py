@@ -48,7 +48,7 @@ def sample(n_samples, n_classes=10, scale=3.0, seed=0, dtype=torch.float64):
 
 
 def confidence_and_residual(logits, target):
-    """By scipy, in float64: c and 1{ŷ=y} − c."""
+    """By scipy, in float64: c and 1{ŷ=y} - c."""
     p = softmax(logits.double().numpy(), axis=1)
     correct = p.argmax(1) == target.numpy()
     return p.max(1), correct - p.max(1)
@@ -70,7 +70,7 @@ def test_means(n_samples, n_classes, scale):
         (negative_log_likelihood(logits, target), -log_p.mean()),
         (brier_score(logits, target), ((p - one_hot) ** 2).sum(1).mean()),
     ):
-        # The reference squares 1 − p_y after cancellation, hence the absolute part.
+        # The reference squares 1 - p_y after cancellation, hence the absolute part.
         assert float(value) == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
@@ -135,7 +135,7 @@ def test_kernel_error_is_its_definition(seed, n_samples, n_classes, scale, bandw
 
 
 def test_kernel_error_where_everything_cancels():
-    """Equal confidences: |accuracy − c|, right to 1e-16 where N² addends would leave 1e-9."""
+    """Equal confidences: |accuracy - c|, right to 1e-16 where N² addends would leave 1e-9."""
     for n_wrong in (1, 3, 9):
         logits = torch.zeros(100, 10, dtype=torch.float64)
         target = torch.tensor(([0] * (10 - n_wrong) + [1] * n_wrong) * 10)
@@ -144,7 +144,7 @@ def test_kernel_error_where_everything_cancels():
 
 
 def test_kernel_error_of_two_samples():
-    """r₁² + r₂² + 2 r₁ r₂ e^{−d/h} over 4."""
+    """r₁² + r₂² + 2 r₁ r₂ e^{-d/h} over 4."""
     p, q = 0.9, 0.6
     logits = torch.tensor([[math.log(p / (1 - p)), 0], [math.log(q / (1 - q)), 0]]).double()
     for bandwidth in (0.1, 0.4, 3.0):
@@ -155,7 +155,7 @@ def test_kernel_error_of_two_samples():
 
 
 def test_kernel_error_limits_in_the_bandwidth():
-    """h → 0: only i = j is left; h → ∞: |accuracy − mean confidence|."""
+    """h → 0: only i = j is left; h → ∞: |accuracy - mean confidence|."""
     logits, target = sample(300)
     _, residual = confidence_and_residual(logits, target)
     narrow = kernel_calibration_error(logits, target, 1e-12)
@@ -225,7 +225,7 @@ def test_smooth_error_at_a_small_bandwidth():
 
 
 def test_smooth_error_of_one_sided_residuals_is_their_mean():
-    """Smoothing moves mass and loses none: all over-confident gives c̄ − accuracy, whatever σ."""
+    """Smoothing moves mass and loses none: all over-confident gives c̄ - accuracy, whatever σ."""
     logits, _ = sample(300)
     target = logits.argmin(1)
     assert float(smooth_calibration_error(logits, target)) == pytest.approx(
@@ -333,7 +333,7 @@ def test_probcal_agrees_on_the_kernel_error(scale, bandwidth):
 def test_torch_agrees_on_the_likelihood(dtype):
     logits, target = sample(500, dtype=dtype)
     theirs = torch.nn.functional.cross_entropy(logits.double(), target)
-    # z − z_max is rounded once in float32.
+    # z - z_max is rounded once in float32.
     tolerance = 1e-6 if dtype == torch.float32 else 1e-13
     assert float(negative_log_likelihood(logits, target)) == pytest.approx(
         float(theirs), rel=tolerance

@@ -188,7 +188,7 @@ def test_nearly_separable_data_converge_fast(monkeypatch, n_right, small):
     scaling = fitted(logits, torch.zeros(n_right + 1, dtype=torch.int64))
     assert len(calls) < 40
     beta = 1 / scaling.temperature
-    # small · σ(β small) = n_right · σ(−β): the two sides of a zero slope.
+    # small · σ(β small) = n_right · σ(-β): the two sides of a zero slope.
     pull = n_right / (1 + math.exp(beta))
     push = small / (1 + math.exp(-beta * small))
     assert not scaling.capped and pull == pytest.approx(push, rel=1e-9)

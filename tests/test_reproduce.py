@@ -560,10 +560,13 @@ SLICES = [
     [piece for piece in SLICES if (RECORDED / f"{piece[0]}.json").exists()],
 )
 def test_the_start_of_a_recorded_run_can_be_run_again(name, optimizer, steps):
-    """Float32 sums differ between processors in the seventh digit. With the sharpness below
+    """Float32 sums differ between processors in the seventh digit.
+
+    With the sharpness below
     2 / 0.1, a hundred steps at learning rate 0.1 hardly amplify that (another number of threads
     changes the losses by 1e-8), and Lanczos stops at a relative residual of 1e-3. Means over
-    images are compared: a share of right answers would jump by an image."""
+    images are compared: a share of right answers would jump by an image.
+    """
     (recorded,) = load_recorded(name).select(optimizer=optimizer, lr=0.1, seed=0).runs
     again = train(replace(recorded.config, steps=steps, even_probes=2, log_probes=5))
     then = {row["step"]: row for row in recorded.history.rows}

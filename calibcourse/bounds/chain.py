@@ -129,6 +129,7 @@ def log_mean(logarithms: Tensor) -> float:
 
 
 def log_of(value: float) -> float:
+    """Natural logarithm; -inf of 0 and of what rounding put below it."""
     return math.log(value) if value > 0 else -math.inf
 
 

@@ -38,7 +38,7 @@ class EceBounds(Chain):
 
     @property
     def misconfidence(self) -> float:
-        """Deprecated: `error_probability`. (Misconfidence is 1 - c.)"""
+        """Deprecated: `error_probability`; misconfidence is 1 - c."""
         warnings.warn(
             "EceBounds.misconfidence is now error_probability", DeprecationWarning, stacklevel=2
         )

@@ -1,0 +1,1 @@
+"""The course around the package: building and publishing lessons, the doctor, a class."""

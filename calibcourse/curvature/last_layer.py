@@ -22,6 +22,7 @@ class LastLayerBlock(SymmetricOperator):
         self.shape, self.dtype, self.device = (size, size), logits.dtype, logits.device
 
     def matvec(self, vector: Tensor) -> Tensor:
+        """The block times a flat vector, without the block itself."""
         weights = vector.view(self.logits.shape[1], -1)
         moved = logit_hessian_product(self.logits, self.features @ weights.mT)
         return (moved.mT @ self.features / len(self.features)).flatten()

@@ -77,6 +77,7 @@ class MatrixOperator(SymmetricOperator):
         self.shape, self.dtype, self.device = tuple(matrix.shape), matrix.dtype, matrix.device
 
     def matvec(self, vector: Tensor) -> Tensor:
+        """The matrix times a vector (d,)."""
         self._check_vector(vector)
         return self.matrix @ vector
 

@@ -90,6 +90,7 @@ class WarmSharpness:
         self.calls = 0
 
     def __call__(self, model: nn.Module, inputs: Tensor) -> Eigenpair:
+        """As `gauss_newton_sharpness`, from the vector of the call before."""
         pair = gauss_newton_sharpness(
             model,
             inputs,

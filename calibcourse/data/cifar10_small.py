@@ -6,7 +6,6 @@ pixels and labels are held to the same digests either way.
 """
 
 import hashlib
-import io
 import math
 import pickle
 import zipfile
@@ -106,13 +105,11 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     if not size < member.file_size <= size + _MAX_HEADER:
         raise ValueError(f"{wanted}, {size:,} bytes, got {member.file_size:,}")
     # zipfile hands out no more than the size announced, so this is all that can be unpacked.
-    content = archive.read(member)
-    stream = io.BytesIO(content)
-    np.lib.format.read_magic(stream)
-    header = np.lib.format.read_array_header_1_0(stream)
-    if header != (shape, False, dtype):
-        raise ValueError(f"{wanted}, got {header[2]} of shape {header[0]}")
-    return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape)
+    with archive.open(member) as stream:
+        array = np.lib.format.read_array(stream, allow_pickle=False)
+    if (array.shape, array.dtype) != (shape, dtype):
+        raise ValueError(f"{wanted}, got {array.dtype} of shape {array.shape}")
+    return array
 
 
 def _dataset(path: Path, images: np.ndarray, labels: np.ndarray) -> Dataset:

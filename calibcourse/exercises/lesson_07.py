@@ -148,7 +148,7 @@ def _project(point: Tensor, inputs: Tensor, epsilon: float) -> Tensor:
 
 
 def _divergence(log_p: Tensor, log_q: Tensor, target: Tensor) -> Tensor:
-    """Mean over samples of Σ p (log p − log q)."""
+    """Mean over samples of Σ p (log p - log q)."""
     return (log_p.exp() * (log_p - log_q)).sum(1).mean()
 
 

@@ -1,13 +1,13 @@
 """Calibration of a classifier, measured from its logits.
 
 Notation (THEORY.md 1): p = softmax(z), ŷ = argmax z (the lowest index on a tie), confidence
-c = p_ŷ, misconfidence 1 − c = Σ_{j≠ŷ} p_j. Per sample the **residual** is
-1{ŷ = y} − c: calibrated means that residuals average to zero among samples of equal confidence.
+c = p_ŷ, misconfidence 1 - c = Σ_{j≠ŷ} p_j. Per sample the **residual** is
+1{ŷ = y} - c: calibrated means that residuals average to zero among samples of equal confidence.
 Where they average to something negative the model is over-confident.
 
 Two habits run through the files. Samples are read in blocks that fit the processor's cache, so that
-no N × K array of probabilities is ever written. And 1 − c is never a subtraction: with
-s = Σ_{j≠ŷ} e^{z_j − z_ŷ} it is s/(1+s), right to the last digits where 1 − c would round to 0.
+no N × K array of probabilities is ever written. And 1 - c is never a subtraction: with
+s = Σ_{j≠ŷ} e^{z_j - z_ŷ} it is s/(1+s), right to the last digits where 1 - c would round to 0.
 
 Results are float64 on the device of the logits; no gradient flows through a measurement.
 """

@@ -20,7 +20,7 @@ class ReliabilityCurve:
         count: (n_bins,) int64, samples per bin.
         confidence: (n_bins,) float64, mean confidence; NaN where the bin is empty.
         accuracy: (n_bins,) float64, share of right predictions; NaN where the bin is empty.
-        over_confidence: (n_bins,) float64, confidence − accuracy without the rounding error of
+        over_confidence: (n_bins,) float64, confidence - accuracy without the rounding error of
             that subtraction; NaN where the bin is empty.
     """
 
@@ -67,7 +67,7 @@ def reliability_curve(
 
     Args:
         logits: (N, K), K >= 2, any floating dtype.
-        target: (N,) int64 labels in 0..K−1.
+        target: (N,) int64 labels in 0..K-1.
         n_bins: M, at least 1.
         binning: "equal_width" or "equal_mass".
 
@@ -92,7 +92,7 @@ def reliability_curve(
 def expected_calibration_error(
     logits: Tensor, target: Tensor, n_bins: int = 15, binning: str = "equal_width"
 ) -> Tensor:
-    """Expected calibration error: Σ_b (n_b/N) |accuracy_b − confidence_b|.
+    """Expected calibration error: Σ_b (n_b/N) |accuracy_b - confidence_b|.
 
     Source: Naeini et al. 2015; Guo et al. 2017, arXiv 1706.04599; bins as in `reliability_curve`.
     One pass over the logits, O(n_bins) state. A finite sample biases it upwards: differences by
@@ -102,7 +102,7 @@ def expected_calibration_error(
 
     Args:
         logits: (N, K), K >= 2, any floating dtype.
-        target: (N,) int64 labels in 0..K−1.
+        target: (N,) int64 labels in 0..K-1.
         n_bins: M, at least 1.
         binning: "equal_width" or "equal_mass".
 
@@ -125,13 +125,13 @@ def expected_calibration_error(
 def maximum_calibration_error(
     logits: Tensor, target: Tensor, n_bins: int = 15, binning: str = "equal_width"
 ) -> Tensor:
-    """Maximum calibration error: the largest |accuracy_b − confidence_b| over non-empty bins.
+    """Maximum calibration error: the largest |accuracy_b - confidence_b| over non-empty bins.
 
     Source: Naeini et al. 2015. A bin with a single sample can decide it: read it with the counts.
 
     Args:
         logits: (N, K), K >= 2, any floating dtype.
-        target: (N,) int64 labels in 0..K−1.
+        target: (N,) int64 labels in 0..K-1.
         n_bins: M, at least 1.
         binning: "equal_width" or "equal_mass".
 
@@ -164,6 +164,7 @@ def _binned(logits: Tensor, target: Tensor, n_bins: int, binning: str) -> tuple[
 
 
 def equal_width_edges(n_bins: int) -> Tensor:
+    """(n_bins + 1,) float64: 0, 1/n_bins, ..., 1, each correctly rounded."""
     check_integer(n_bins, "n_bins", 1)
     # From Python's correctly rounded k / n_bins: linspace is not, nor is a GPU's division by a
     # scalar, which multiplies by the reciprocal.
@@ -178,6 +179,7 @@ def _equal_mass_edges(confidence: Tensor, n_bins: int) -> Tensor:
 
 
 def equal_width_totals(logits: Tensor, target: Tensor, edges: Tensor) -> Tensor:
+    """(3, n_bins) float64: what `_bin_totals` returns, added up block by block."""
     edges = edges.to(logits.device)
     return sum(_bin_totals(*scores, edges) for scores in scores(logits, target))
 
@@ -197,6 +199,7 @@ def _bin_index(confidence: Tensor, edges: Tensor) -> Tensor:
 
 
 def curve(edges: Tensor, totals: Tensor) -> ReliabilityCurve:
+    """The means of each bin, NaN of an empty one, from (3, n_bins) totals."""
     count, n_correct, residual = totals
     return ReliabilityCurve(
         edges=edges,
@@ -208,10 +211,12 @@ def curve(edges: Tensor, totals: Tensor) -> ReliabilityCurve:
 
 
 def expected_error(totals: Tensor) -> Tensor:
+    """ECE, 0-dim, from (3, n_bins) totals."""
     count, _, residual = totals
     return residual.abs().sum() / count.sum()
 
 
 def maximum_error(totals: Tensor) -> Tensor:
+    """MCE, 0-dim, from (3, n_bins) totals."""
     count, _, residual = totals
     return (residual.abs() / count.clamp(min=1)).amax()

@@ -44,7 +44,7 @@ def bootstrap_interval(
     Args:
         statistic: called as statistic(logits, target), returns one number.
         logits: (N, K), K >= 2, any floating dtype.
-        target: (N,) int64 labels in 0..K−1.
+        target: (N,) int64 labels in 0..K-1.
         level: coverage, strictly between 0 and 1.
         n_resamples: number of resamples of size N, at least 1; their cost is that of as many calls.
         seed: decides the resamples, the same on every device.

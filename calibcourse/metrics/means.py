@@ -15,7 +15,7 @@ def accuracy(logits: Tensor, target: Tensor) -> Tensor:
 
     Args:
         logits: (N, K), K >= 2, any floating dtype.
-        target: (N,) int64 labels in 0..K−1.
+        target: (N,) int64 labels in 0..K-1.
 
     Returns:
         0-dim float64 tensor in [0, 1].
@@ -54,7 +54,7 @@ def mean_confidence(logits: Tensor, target: Tensor | None = None) -> Tensor:
 def mean_misconfidence(logits: Tensor, target: Tensor | None = None) -> Tensor:
     """u = mean of Σ_{j≠ŷ} p_j, the probability that the model leaves to the other classes.
 
-    It equals 1 − c̄ but keeps its relative precision where c̄ rounds to 1, and it is what curvature
+    It equals 1 - c̄ but keeps its relative precision where c̄ rounds to 1, and it is what curvature
     is sandwiched by (THEORY.md 4.2).
 
     Args:
@@ -62,7 +62,7 @@ def mean_misconfidence(logits: Tensor, target: Tensor | None = None) -> Tensor:
         target: not used; accepted so that every metric is called alike.
 
     Returns:
-        0-dim float64 tensor in [0, 1 − 1/K].
+        0-dim float64 tensor in [0, 1 - 1/K].
 
     Raises:
         ValueError, TypeError: empty, misshapen or non-finite logits.
@@ -77,14 +77,14 @@ def mean_misconfidence(logits: Tensor, target: Tensor | None = None) -> Tensor:
 
 
 def negative_log_likelihood(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean of −log p_y, the cross-entropy, in nats.
+    """Mean of -log p_y, the cross-entropy, in nats.
 
-    −log p_y = (z_ŷ − z_y) + log(1 + Σ_{j≠ŷ} e^{z_j − z_ŷ}): both terms are >= 0, so nothing cancels
+    -log p_y = (z_ŷ - z_y) + log(1 + Σ_{j≠ŷ} e^{z_j - z_ŷ}): both terms are >= 0, so nothing cancels
     and a loss of 1e-20 is reported as such.
 
     Args:
         logits: (N, K), K >= 2, any floating dtype.
-        target: (N,) int64 labels in 0..K−1.
+        target: (N,) int64 labels in 0..K-1.
 
     Returns:
         0-dim float64 tensor, >= 0.
@@ -106,12 +106,12 @@ def negative_log_likelihood(logits: Tensor, target: Tensor) -> Tensor:
 def brier_score(logits: Tensor, target: Tensor) -> Tensor:
     """Mean squared distance between the probabilities and the one-hot label (Brier 1950).
 
-    Σ_k (p_k − 1{k=y})² = (Σ_{j≠y} p_j)² + Σ_{j≠y} p_j², summed over all K classes as Brier did: for
+    Σ_k (p_k - 1{k=y})² = (Σ_{j≠y} p_j)² + Σ_{j≠y} p_j², summed over all K classes as Brier did: for
     K = 2 it is twice the binary score of some libraries.
 
     Args:
         logits: (N, K), K >= 2, any floating dtype.
-        target: (N,) int64 labels in 0..K−1.
+        target: (N,) int64 labels in 0..K-1.
 
     Returns:
         0-dim float64 tensor in [0, 2].
@@ -138,7 +138,7 @@ def _mean(blocks: Iterator[Tensor]) -> Tensor:
 
 
 def _squared_distance_to_label(shifted: Tensor, target: Tensor) -> Tensor:
-    """Σ_k (p_k − 1{k=y})² of each sample of a block."""
+    """Σ_k (p_k - 1{k=y})² of each sample of a block."""
     weights = shifted.exp()
     total = sum_over_classes(weights.clone())
     weights.scatter_(0, target[None], 0)

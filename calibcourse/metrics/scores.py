@@ -1,4 +1,4 @@
-"""Per sample: the confidence, the residual 1{ŷ = y} − c, and whether the prediction is right."""
+"""Per sample: the confidence, the residual 1{ŷ = y} - c, and whether the prediction is right."""
 
 from collections.abc import Iterator
 
@@ -12,12 +12,12 @@ from .._checks import check_logits_and_target
 def confidence_and_correct(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Confidence of each sample, and whether its prediction is right.
 
-    c = max softmax(z) = 1 / Σ_j e^{z_j − z_max}; correct = 1{ŷ = y}, where ŷ is the lowest index
+    c = max softmax(z) = 1 / Σ_j e^{z_j - z_max}; correct = 1{ŷ = y}, where ŷ is the lowest index
     that attains the maximum, on every device (THEORY.md 1).
 
     Args:
         logits: (N, K), K >= 2, any floating dtype.
-        target: (N,) int64 labels in 0..K−1.
+        target: (N,) int64 labels in 0..K-1.
 
     Returns:
         confidence: (N,) in (0, 1], float64 for float64 logits and float32 for all others.
@@ -41,7 +41,7 @@ def confidence_and_correct(logits: Tensor, target: Tensor) -> tuple[Tensor, Tens
 def scores(logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield (confidence, residual, correct) of one block after another.
 
-    The residual 1{ŷ=y} − c is no subtraction, and float64, so that c and 1 − c add up to 1 also for
+    The residual 1{ŷ=y} - c is no subtraction, and float64, so that c and 1 - c add up to 1 also for
     float32 logits.
     """
     for shifted, rows in blocks(logits):

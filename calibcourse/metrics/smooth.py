@@ -30,7 +30,7 @@ def smooth_calibration_error(logits: Tensor, target: Tensor) -> Tensor:
 
     Args:
         logits: (N, K), K >= 2, any floating dtype.
-        target: (N,) int64 labels in 0..K−1.
+        target: (N,) int64 labels in 0..K-1.
 
     Returns:
         0-dim float64 tensor in [0, 1].

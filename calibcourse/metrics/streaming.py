@@ -73,7 +73,7 @@ class CalibrationError:
 
         Args:
             logits: (N, K), K >= 2, any floating dtype and device; K may differ between batches.
-            target: (N,) int64 labels in 0..K−1.
+            target: (N,) int64 labels in 0..K-1.
 
         Raises:
             ValueError, TypeError: as in `expected_calibration_error`; the state is then unchanged.

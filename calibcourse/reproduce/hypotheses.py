@@ -212,7 +212,7 @@ class PairedComparison:
 
     @property
     def verdict(self) -> str:
-        """ "lower" or "higher" if three pairs in four agree on it, else "undecided"."""
+        """What three pairs in four agree on, "lower" or "higher"; else "undecided"."""
         for count, word in ((self.wins, "lower"), (self.losses, "higher")):
             if count and count >= 0.75 * self.pairs:
                 return word
@@ -273,7 +273,7 @@ def verdict_table(
     measures: Mapping[str, Measure],
     opponents: Sequence[tuple[str, str]],
 ) -> str:
-    """Verdicts in Markdown: one row per measure, one column per pair of optimizers.
+    r"""Verdicts in Markdown: one row per measure, one column per pair of optimizers.
 
     Args:
         sweep: the runs.
@@ -286,7 +286,7 @@ def verdict_table(
     Example:
         >>> from calibcourse.reproduce import load_recorded
         >>> recorded = load_recorded("edge_of_stability")
-        >>> verdict_table(recorded, {"peak": peak}, [("GD", "GD")]).split("\\n")[2]
+        >>> verdict_table(recorded, {"peak": peak}, [("GD", "GD")]).split("\n")[2]
         '| peak | undecided, 0 of 12, ratio 1 |'
     """
     headings = [f"{label} against {reference}" for label, reference in opponents]

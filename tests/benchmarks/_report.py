@@ -197,8 +197,8 @@ def readme_table(results: Record) -> str:
             "same inputs in one process, in turns; a ratio is the median of the rounds' ratios.",
             "",
             markdown_table(headings, rows),
-            f"“costs n” counts ours in units of a smaller piece of work. Of all {count} ratios to "
-            f"a peer, {len(slower)} are below 1 (by their names for `--only`): "
+            f"“costs n”: ours takes n times as long as that smaller piece of work. Of all {count} "
+            f"ratios to a peer, {len(slower)} are below 1 (by their names for `--only`): "
             f"{'; '.join(slower) or 'none'}.",
             "",
             DISAGREEMENT,
@@ -227,14 +227,14 @@ def _row(results: Record, name: str, peer_name: str) -> list[str]:
 
 
 def with_table(readme: str, table: str) -> str:
-    """The README's text with `table` between its two markers.
+    r"""The README's text with `table` between its two markers.
 
     Raises:
         ValueError: a marker is missing, doubled or in the wrong order.
 
     Example:
         >>> with_table("a <!-- benchmarks -->old<!-- /benchmarks --> b", "new")
-        'a <!-- benchmarks -->\\nnew<!-- /benchmarks --> b'
+        'a <!-- benchmarks -->\nnew<!-- /benchmarks --> b'
     """
     before, opened, rest = readme.partition(OPEN)
     _, closed, after = rest.partition(CLOSE)
