@@ -283,9 +283,22 @@ ex.stable_rate.check(my_stable_learning_rate)
 # %%
 rate = 0.1
 model = cc.mlp(seed=0).to(device)
-probes = [cc.LogitProbe(splits=("train",)), cc.SharpnessProbe()]
+
+
+def two_parts(model, data):
+    """The Hessian's top eigenvalue; means over images of ‖J‖² and of the logit Hessian's top one."""
+    with torch.no_grad():
+        hessians = curvature.logit_hessian(model(inputs).double())
+    return {
+        "hessian": curvature.top_eigenpair(curvature.Hessian(model, inputs, target)).value,
+        "jacobian": curvature.jacobian_norms(model, inputs).square().mean().item(),
+        "logit_hessian": torch.linalg.eigvalsh(hessians)[:, -1].mean().item(),
+    }
+
+
+probes = [cc.LogitProbe(splits=("train",)), cc.SharpnessProbe(), two_parts]
 history = cc.fit(
-    model, data, optimizer="gd", lr=rate, steps=1500, probes=probes, probe_steps=60, seed=0
+    model, data, optimizer="gd", lr=rate, steps=1500, probes=probes, probe_steps=40, seed=0
 )
 
 # %%
@@ -304,21 +317,24 @@ plots.show(
 )
 above = np.flatnonzero(sharpness > 2 / rate)
 at_the_edge = slice(above[0], above[-1] + 1)
-loss = history.column("train_loss")[at_the_edge]
+hessian = history.column("hessian")
 claim("the sharpness rises on its own, from far below 2/η to above it",
       sharpness[0] < 1 / rate and len(above) > 0)  # fmt: skip
-claim("while it is at the edge, its median is within 30 % of 2/η",
-      abs(np.median(sharpness[at_the_edge]) * rate / 2 - 1) < 0.3,
-      median=np.median(sharpness[at_the_edge]), edge=2 / rate)  # fmt: skip
-claim("and the loss falls by more than half meanwhile", loss[-1] < loss[0] / 2)
+median = np.median(sharpness[at_the_edge]) * rate / 2
+claim("while it is at the edge, its median is up to 60 % above 2/η", 1 < median < 1.6, times=median)
+claim("nearly everywhere the Hessian's top eigenvalue is larger still",
+      np.mean(hessian > sharpness) > 0.8)  # fmt: skip
+claim("from the first such probe to the end, the loss falls to less than a fifth",
+      history.column("train_loss")[-1] < history.column("train_loss")[above[0]] / 5)  # fmt: skip
 claim("in the end the sharpness is below half its peak", sharpness[-1] < sharpness.max() / 2)
 
 # %% [markdown]
 # Gradient descent does not sit where it is comfortably stable. It climbs until steps along the
 # steepest direction overshoot, and training then runs *at* that edge (Cohen et al., 2021)
-# **[observed]**. That the Gauss–Newton sharpness hovers somewhat *above* $2/\eta$ is no contradiction:
-# the edge belongs to the Hessian, and the residuals are not yet zero. Once every image is right the
-# margins grow, $H$ fades and the sharpness falls: that is where calibration enters.
+# **[observed]**. Above the edge a quadratic would blow up. Here the overshooting itself brings the
+# sharpness down: as the bounce along the steepest direction grows, the cubic term of the loss pushes
+# towards flatter ground, the bounce dies, and the climb begins again (self-stabilisation, Damian,
+# Nichani and Lee 2023). So the edge is a level to swing about, not a wall.
 #
 # ## 6 · What sharpness is made of
 #
@@ -326,36 +342,56 @@ claim("in the end the sharpness is below half its peak", sharpness[-1] < sharpne
 # belongs to the margins, $H_i$. Their sizes can be told apart image by image:
 # $\lambda_{\max}(J_i^\top H_i J_i) \le \|J_i\|^2\,\lambda_{\max}(H_i)$, and
 # $\lambda_{\max}(H_i) \le 2(1-p_{\max})$ (Lemma B.4 **[paper]**).
+#
+# **Predict.** Over the run above, which of the two grows, which falls, and by how much?
 
 # %%
-norms = curvature.jacobian_norms(model, inputs)
 with torch.no_grad():
     logits = model(inputs)
 bend = torch.linalg.eigvalsh(curvature.logit_hessian(logits.double()))[:, -1]
-margin = cc.true_margin(logits, target)
+race = {
+    "mean ‖J‖²": history.column("jacobian") / history.column("jacobian")[0],
+    "mean λmax(H)": history.column("logit_hessian") / history.column("logit_hessian")[0],
+}
 
-fig, (left, right) = plots.figure(2, width=4.4)
-plots.against_margin(margin, norms.square(), "$\\|J\\|^2$", ax=left)
-left.set_title("The network's part hardly changes")
-plots.against_margin(margin, bend, "$\\lambda_{\\max}(H)$", ax=right)
-right.set_title("The margins' part falls as exp(-m)")
+fig, (left, right) = plots.figure(2, width=4.6)
+plots.trajectory(steps, race, dict(zip(race, (plots.CURVATURE, plots.MARGIN), strict=True)),
+                 ax=left, ylabel="relative to the start", log=True)  # fmt: skip
+left.set_title("A race: the network's part grows, the margins' falls")
+plots.against_margin(cc.true_margin(logits, target), bend, "$\\lambda_{\\max}(H)$", ax=right)
+right.set_title("At the end: the margins' part falls as exp(-m)")
 plots.show(
     fig,
-    alt="Two scatter plots against the margin, logarithmic. Squared Jacobian norms stay within a "
-    "small range; the top eigenvalue of the logit Hessian falls exponentially with the margin.",
+    alt="Left: relative to the start and on a logarithmic axis, the mean squared Jacobian norm grows "
+    "steeply, then slowly; the mean top eigenvalue of the logit Hessian rises at first and then "
+    "falls. Right: that eigenvalue falls exponentially with the margin.",
 )
-claim("squared Jacobian norms differ by less than a factor of ten between the 5 % and 95 % quantiles",
-      norms.square().quantile(0.95) < 10 * norms.square().quantile(0.05))  # fmt: skip
-claim("the logit Hessians differ by more than a factor of ten",
-      bend.quantile(0.95) > 10 * bend.quantile(0.05))  # fmt: skip
+claim("the mean squared Jacobian norm grows more than twentyfold",
+      race["mean ‖J‖²"][-1] > 20, times=race["mean ‖J‖²"][-1])  # fmt: skip
+claim("meanwhile the mean curvature of the logits falls more than tenfold from its peak",
+      race["mean λmax(H)"].max() > 10 * race["mean λmax(H)"][-1],
+      times=race["mean λmax(H)"].max() / race["mean λmax(H)"][-1])  # fmt: skip
 claim("every logit Hessian obeys Lemma B.4",
       bool((bend <= 2 * (1 - logits.double().softmax(1).amax(1)) * (1 + 1e-9)).all()))  # fmt: skip
 
 # %% [markdown]
-# With minibatches the full-batch edge is not where SGD lives. What hovers at $2/\eta$ there is the
-# curvature *each batch sees along its own gradient*, the **batch sharpness**: the mean over batches
-# of $g_B^\top H_B\, g_B / \|g_B\|^2$ (Andreyev and Beneventano, arXiv 2412.20553).
+# While images are still wrong the Jacobians win and sharpness climbs. Once all are right they hardly
+# grow, the margins do, $H$ fades, and the sharpness falls: that is where calibration enters.
 #
+# With minibatches the full-batch edge is not where SGD lives. The curvature *each batch sees along
+# its own gradient*, the **batch sharpness**, is: the mean over batches of
+# $g_B^\top H_B\, g_B / \|g_B\|^2$ (Andreyev and Beneventano, arXiv 2412.20553, who see it hover at
+# $2/\eta$). In our recorded SGD runs it mostly stays below:
+
+# %%
+over = [
+    np.mean(run.history.column("batch_sharpness") > 2 / run.config.lr)
+    for run in load_recorded().select(optimizer="sgd").runs
+]
+claim("in no recorded SGD run is batch sharpness above 2/η at more than half of the probes",
+      max(over) < 0.5, most=max(over))  # fmt: skip
+
+# %% [markdown]
 # ### Explore
 #
 # Recorded runs of gradient descent at four learning rates and three seeds. Move the learning rate
@@ -376,11 +412,8 @@ plots.show(
 # %% [markdown]
 # ## What could be wrong here
 #
-# - The sharpness of the *Gauss–Newton* matrix is not that of the Hessian; early in training, while
-#   residuals are large, the two differ.
 # - The live run has one seed; the recorded ones show the spread over three. At the largest learning
 #   rate the hovering is so wild that "edge" is a generous word.
-# - Hovering is "within 30 %", not "equal": between two probes the sharpness swings up and down.
 # - Everything was measured on 1,000 images. On more images $G$ is another matrix.
 #
 # ## Take away
@@ -388,11 +421,12 @@ plots.show(
 # 1. $G = \frac1n\sum_i J_i^\top H_i J_i$ can be multiplied by without ever being written down; Lanczos
 #    with a warm start then needs a handful of products.
 # 2. In 32 bits, subtract the top entry first: otherwise the product is noise just where training ends.
-# 3. Gradient descent climbs to about $\lambda_{\max} = 2/\eta$; afterwards curvature fades as the
-#    margins grow.
+# 3. Gradient descent climbs to $\lambda_{\max} = 2/\eta$ and swings above it; curvature is a race
+#    between growing Jacobians and fading logit Hessians, which the margins win in the end.
 #
 # **Further reading.** Cohen et al. 2021, *Gradient descent on neural networks typically occurs at the
-# edge of stability* (arXiv 2103.00065). Schraudolph 2002, *Fast curvature matrix–vector products*.
+# edge of stability* (arXiv 2103.00065). Damian, Nichani, Lee 2023, *Self-stabilization* (arXiv
+# 2209.15594). Schraudolph 2002, *Fast curvature matrix–vector products*.
 # Martens 2014, *New insights and perspectives on the natural gradient method* (arXiv 1412.1193).
 # Morosini et al. 2026, *Too Sharp, Too Sure* (arXiv 2604.20614).
 #
