@@ -69,7 +69,7 @@ def test_a_fork_takes_the_whole_course_with_it(
     if read_address(course):  # these tests run in a fork too
         main(["publish", "--undo"])
     before, outputs = snapshot(course), all_outputs(course)
-    assert len(outputs) == (2 if lessons == "01" else 16)
+    assert len(outputs) == 2 * len([*course.glob("solutions/*.py")]) > 0
 
     assert main(["publish", "--repo", FIRST.repo, "--ref", FIRST.ref]) == 0
     assert len(naming(FIRST, snapshot(course))) == len(outputs) + 2

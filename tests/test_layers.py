@@ -3,11 +3,19 @@
 import ast
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-TOP = {"__init__", "__main__"}  # they stand above every floor
+from floors import (
+    PAGE,
+    ROOT,
+    TOP,
+    imports,
+    page_with,
+    picture,
+    read_floors,
+    targets,
+    without_detours,
+)
 
 
 def upward_imports(package: Path, floors: dict[str, int]) -> list[str]:
@@ -24,26 +32,11 @@ def upward_imports(package: Path, floors: dict[str, int]) -> list[str]:
         if module in TOP and len(inside.parts) == 1:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            for target in _targets(node, package.name, inside):
+            for target in targets(node, package.name, inside):
                 lower = floors.get(target, -1 if target == "__version__" else 99)
                 if target != module and lower >= floors.get(module, -1):
                     wrong.append(f"{inside}:{node.lineno}: {module} imports {target}")
     return wrong
-
-
-def _targets(node: ast.AST, package: str, inside: Path) -> list[str]:
-    """The modules of `package` (first level) that an import statement reaches."""
-    if isinstance(node, ast.Import):
-        dotted = [alias.name for alias in node.names]
-    elif isinstance(node, ast.ImportFrom):
-        above = list(inside.parts[: len(inside.parts) - node.level])
-        prefix = ".".join([package, *above] if node.level else [])
-        base = ".".join(part for part in (prefix, node.module) if part)
-        dotted = [f"{base}.{alias.name}" for alias in node.names]
-    else:
-        return []
-    names = [name.split(".") for name in dotted]
-    return [name[1] if len(name) > 1 else "__init__" for name in names if name[0] == package]
 
 
 def without_floor(package: Path, floors: dict[str, int]) -> set[str]:
@@ -53,17 +46,28 @@ def without_floor(package: Path, floors: dict[str, int]) -> set[str]:
     return there - set(floors)
 
 
-def _floors() -> dict[str, int]:
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    return settings["tool"]["calibcourse"]["floors"]
-
-
 def test_every_import_points_downwards():
-    assert upward_imports(ROOT / "calibcourse", _floors()) == []
+    assert upward_imports(ROOT / "calibcourse", read_floors()) == []
 
 
 def test_every_module_has_its_floor():
-    assert without_floor(ROOT / "calibcourse", _floors()) == set()
+    assert without_floor(ROOT / "calibcourse", read_floors()) == set()
+
+
+def test_the_contributors_page_shows_the_floors_as_they_are():
+    """After a change of floors or imports: `python tests/floors.py`."""
+    text = PAGE.read_text(encoding="utf-8")
+    assert page_with(text, picture(read_floors(), imports(ROOT / "calibcourse"))) == text
+
+
+def test_the_picture_has_every_module_on_its_floor_and_no_detour():
+    used = {"low": set(), "mid": {"low"}, "alone": set(), "top": {"mid", "low"}}
+    assert without_detours(used) == used | {"top": {"mid"}}
+    drawn = picture({"low": 0, "alone": 1, "mid": 1, "top": 2}, used).splitlines()
+    places = [line.strip() for line in drawn]
+    assert places.index('subgraph floor2["2"]') < places.index("top") < places.index("mid")
+    assert places.index("alone") < places.index("mid") < places.index("low")
+    assert [line for line in places if "-->" in line] == ["mid --> low", "top --> mid"]
 
 
 def test_each_way_to_import_upwards_is_found(tmp_path):

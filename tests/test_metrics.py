@@ -3,6 +3,7 @@
 References written by other means and other libraries are in test_metrics_references.py.
 """
 
+import inspect
 import itertools
 import math
 import pickle
@@ -588,13 +589,19 @@ FUNCTIONS = {
 }
 
 
+def needs_labels(function) -> bool:
+    """Whether it has to be given labels: not where `target` is only accepted."""
+    target = inspect.signature(function).parameters.get("target")
+    return target is None or target.default is inspect.Parameter.empty
+
+
 @pytest.mark.parametrize(
     ("name", "fault"),
     [
         (name, fault)
-        for name in FUNCTIONS
+        for name, function in FUNCTIONS.items()
         for fault, (_, _, _, argument) in BAD_INPUTS.items()
-        if argument == "logits" or name not in ("mean_confidence", "mean_misconfidence")
+        if argument == "logits" or needs_labels(function)
     ],
 )
 def test_bad_input_is_named(name, fault):
