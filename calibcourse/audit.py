@@ -174,7 +174,7 @@ def read_logits(path: str | os.PathLike) -> tuple[Tensor, Tensor]:
             check_logits_and_target(logits, target)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from error
-        except Exception as error:  # a damaged archive fails in many ways, none of them ours
+        except Exception as error:  # a damaged archive raises errors of many types
             raise ValueError(f"{path} must be a sound .npz file: {error}") from error
     return logits, target
 

@@ -61,7 +61,7 @@ def read_checkpoint(
             state: dict[str, Any] = torch.load(stream, weights_only=True)
             version = int(state["version"])
             saved = {name: json.dumps(value) for name, value in state["configuration"].items()}
-        except Exception as error:  # a damaged archive fails in many ways, none of them ours
+        except Exception as error:  # a damaged archive raises errors of many types
             raise ValueError(f"checkpoint {path} is damaged or no checkpoint of a run") from error
     if version != VERSION:
         raise ValueError(f"checkpoint {path} must be of version {VERSION}")

@@ -196,7 +196,7 @@ def _train(run, loss, batches, schedule, steps: int, progress: bool) -> None:
             losses.clear()
             run.optimizer.step(closure)
             run.step += 1
-            # Some optimizers ask several times; the first answer is the loss at the parameters.
+            # Some optimizers call this several times; the first call is at the current parameters.
             if not math.isfinite(losses[0]):
                 run.diverge()
             elif run.step in schedule:
@@ -321,7 +321,7 @@ class _Run:
             restore_random_state(state["random"])
             check_integer(state["step"], "step", history.rows[-1]["step"] if history.rows else 0)
             check_integer(self.metadata["steps"] - state["step"], "steps left", 0)
-        except Exception as error:  # load_state_dict meets strange content with strange errors
+        except Exception as error:  # content that does not fit raises errors of many types
             self.model.load_state_dict(self.last_good)
             raise ValueError(f"checkpoint {self.path} is damaged: {shortened(error)}") from error
         self.step = state["step"]

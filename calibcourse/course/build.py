@@ -289,7 +289,7 @@ def read_notebook(path: Path) -> NotebookNode:
     """
     try:
         return nbformat.read(path, as_version=4)
-    except Exception as error:  # nbformat raises whatever its parser meets
+    except Exception as error:  # nbformat raises errors of many types
         raise BuildError(f"{path} is not a readable notebook: {error}") from None
 
 

@@ -235,9 +235,7 @@ def _check_placeholders(cells: list[NotebookNode], name: str) -> None:
         raise BuildError(f"{name}: unknown or misplaced placeholder {unknown[0]!r}")
 
 
-def _header(
-    reading: int, exercises: int, prerequisites: str, measured: Measured | None
-) -> str:
+def _header(reading: int, exercises: int, prerequisites: str, measured: Measured | None) -> str:
     parts = [f"{reading} min to read"]
     if exercises:
         parts.append(f"{exercises} min of exercises")

@@ -184,5 +184,5 @@ def gradients(outputs, variables: list[Tensor], cotangents=None) -> list[Tensor]
     found = torch.autograd.grad(
         outputs, variables, cotangents, retain_graph=True, materialize_grads=True
     )
-    # The zeros that torch 2.9 fills in ask for gradients of their own.
+    # The zeros that torch 2.9 fills in require gradients themselves.
     return [gradient.detach() for gradient in found]

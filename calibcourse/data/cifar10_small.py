@@ -88,7 +88,7 @@ def load_small(path: Path) -> Dataset:
             arrays = {name: _read_array(archive, name) for name in _ARRAYS}
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    except Exception as error:  # a damaged archive fails in many ways, none of them ours
+    except Exception as error:  # a damaged archive raises errors of many types
         raise ValueError(f"{path} is corrupt or half-written: {error}") from None
     return _dataset(path, arrays["images"], arrays["labels"])
 

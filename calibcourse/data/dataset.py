@@ -38,7 +38,7 @@ class Split:
                 f"inputs must be pixels in [0, 1], got values from {low:.4g} to {high:.4g}; "
                 "normalising is the model's first layer"
             )
-        # The number of classes is the data set's business: here only "not negative".
+        # `Dataset` knows the number of classes; here a label only has to be non-negative.
         check_target(self.target, len(self), torch.iinfo(torch.int64).max)
         if self.target.device != self.inputs.device:
             raise ValueError(

@@ -126,7 +126,7 @@ def _run(exercise: Any, position: int, case: Any, answer: Answer) -> Feedback | 
         return _incorrect(exercise, [*rows, ("Should hold", should)], _MUTATED)
     except Unreadable as problem:
         finding = Finding(str(problem), "Numbers come back: tensors, arrays or floats.")
-    except Exception as error:  # the case itself tripped over what came back
+    except Exception as error:  # the check itself raised on what came back
         finding = Finding(show(answer.returned), f"The result has another form ({error}).")
     if finding is None:
         return None

@@ -117,7 +117,7 @@ def radius_panel(
     histogram.set_title(
         f"ε = {radius:g}/255: {len(flipped)} of {int((clean > 0).sum())} flip", fontsize=9.5
     )
-    # The most decided images first: those whose fall is hardest to believe.
+    # The images with the largest clean margins first.
     first = flipped[clean[flipped].argsort(descending=True)][: len(pictures)].tolist()
     for ax in pictures:
         ax.set_axis_off()

@@ -26,7 +26,7 @@ class Phases:
 def phases(history: History) -> Phases:
     """Find the phases of a run from its columns: warm-up, climb, plateau, decay.
 
-    Calibration and curvature keep their own time: the warm-up, in which the network is
+    Calibration and curvature change at different steps: the warm-up, in which the network is
     under-confident on held-out images, lasts until `sure_from`; the sharpness climbs until
     `steep_from` and decays after `steep_until`. A run that never gets sharper than twice its start
     has `steep_from` 0.
