@@ -24,6 +24,14 @@ settings.register_profile(
 settings.load_profile("course")
 
 
+def pytest_configure() -> None:
+    """Let xdist's workers share the cores: threads that wait for another's core cost much time."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    if workers > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+        os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # of children
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what this machine has no device for, and browser and Colab unless `-m` names them."""
     no_gpu = pytest.mark.skip(reason="needs a CUDA device")

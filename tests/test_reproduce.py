@@ -175,11 +175,12 @@ def _sweep_in_child(folder: Path) -> None:
     run_all(SIX, folder, progress=False)
 
 
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:This process")  # forked on purpose: a spawned child needs
-def test_twenty_kills_at_random_moments_change_nothing(tmp_path, undisturbed, kill):  # seconds
+def test_kills_at_random_moments_change_nothing(kills, tmp_path, undisturbed, kill):  # seconds
     chance = random.Random(0)
     finished_before = 0
-    for number in range(20):
+    for number in range(kills):
         folder = tmp_path / str(number // 7)  # start anew now and then: a sweep ends in time
         kill(_sweep_in_child, folder, after=[(chance.randint(1, 30), folder)])
         for path in folder.glob("runs/*.json"):
