@@ -270,10 +270,9 @@ class _Best:
 def _attack(model, ball: Ball, target: Tensor, steps: int, step_size: float | None) -> _Best:
     """Scout the most promising rivals, then refine the best point found."""
     scouts = _Scouts(model, ball, target)
-    n_scouts = min(scouts.n_rivals, steps)
     best = _Best(ball.centre, scouts.clean_margin)
-    for turn in range(n_scouts):
-        point, margin, _ = scouts.send(use_experience=2 * turn >= n_scouts)
+    for _ in range(min(scouts.n_rivals, steps)):
+        point, margin, _ = scouts.send()
         best.offer(point, margin)
     sizes = _refining_sizes(ball.epsilon, steps, step_size)
     _refine(model, ball, target, best.point, sizes, OBJECTIVES["margin"], best)
@@ -305,30 +304,19 @@ class _Scouts:
         with torch.enable_grad():
             self.start = ball.centre.clone().requires_grad_()
             self.gaps = _gaps(model(self.start), target)
-        self.clean_gaps = self.gaps.detach()
-        self.clean_margin = self.clean_gaps.amin(1)
+        self.untried = self.gaps.detach().clone()
+        self.clean_margin = self.untried.amin(1)
         self.n_rivals = self.gaps.shape[1] - 1
-        self.tried = torch.zeros_like(self.gaps, dtype=torch.bool)
-        self.seen_change = torch.zeros_like(self.clean_gaps)
 
-    def send(self, use_experience: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Step towards the next rival: (points, their margins, the rivals).
-
-        Rivals are ranked by their gap at the clean input; with experience, by that gap less the
-        largest change of it seen so far, which finds rivals that are far but move fast.
-        """
-        gaps = self.clean_gaps - self.seen_change if use_experience else self.clean_gaps
-        rival = gaps.masked_fill(self.tried, math.inf).argmin(1, keepdim=True)
-        self.tried.scatter_(1, rival, True)
+    def send(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Step towards the rival nearest at the clean input: (points, their margins, rivals)."""
+        rival = self.untried.argmin(1, keepdim=True)
+        self.untried.scatter_(1, rival, math.inf)
         with torch.enable_grad():
             climb = -self.gaps.gather(1, rival).sum()
         (gradient,) = torch.autograd.grad(climb, self.start, retain_graph=True)
         point = self.ball.ascend(self.ball.centre, gradient, self.ball.epsilon)
-        with torch.no_grad():
-            gaps = _gaps(self.model(point), self.target)
-        change = (gaps - self.clean_gaps).abs().nan_to_num(0.0)  # inf - inf at the true class
-        self.seen_change = torch.maximum(self.seen_change, change)
-        return point, gaps.amin(1), rival
+        return point, _margin_at(self.model, point, self.target), rival
 
 
 def _refine(
