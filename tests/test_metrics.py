@@ -70,9 +70,9 @@ def test_every_edge_of_every_number_of_bins(dtype):
         on_edge = torch.tensor([k / n_bins for k in range(n_bins + 1)], dtype=dtype)
         above = torch.nextafter(on_edge, torch.full_like(on_edge, 2))[:-1]
         below = torch.nextafter(on_edge, torch.full_like(on_edge, -1))[1:]
-        assert torch.equal(binned._bin_index(on_edge, edges), (k - 1).clamp(min=0))
-        assert torch.equal(binned._bin_index(above, edges), k[:-1])
-        assert torch.equal(binned._bin_index(below, edges), k[:-1])
+        assert torch.equal(binned.bin_index(on_edge, edges), (k - 1).clamp(min=0))
+        assert torch.equal(binned.bin_index(above, edges), k[:-1])
+        assert torch.equal(binned.bin_index(below, edges), k[:-1])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

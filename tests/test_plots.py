@@ -27,7 +27,7 @@ from calibcourse.attacks import RobustMargin
 from calibcourse.bounds import NATS_PER_DECADE, TailBounds
 from calibcourse.data import Split
 from calibcourse.history import History
-from calibcourse.metrics import ReliabilityCurve
+from calibcourse.metrics import ReliabilityCurve, noise_floor
 
 # A tensor where matplotlib wants an array works today and warns.
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
@@ -259,7 +259,7 @@ FIGURES = {
 }
 
 # Those that fill the axes they get, and what is no figure of results.
-SEVERAL_AXES = {"logit_bounds", "radius_panel", "window_panel"}
+SEVERAL_AXES = {"logit_bounds", "noise_band", "radius_panel", "window_panel"}
 TOOLS = {
     "LiveFigure", "attack_at", "figure", "from_step_zero", "mosaic", "panels", "png_bytes", "show",
     "wilson_interval",
@@ -510,6 +510,36 @@ def test_reliability_diagram_leaves_out_what_is_not_wanted():
     assert list(legend(plots.reliability_diagram(CURVE, counts=False))) == [
         "accuracy", "gap to confidence",
     ]  # fmt: skip
+
+
+FLOOR = noise_floor(torch.tensor([0.4] * 5 + [0.6] * 20 + [0.9] * 75), n_bins=4, n_draws=200)
+
+
+def test_reliability_diagram_can_show_what_chance_makes_of_a_calibrated_network():
+    assert len(bars(plots.reliability_diagram(CURVE), plots.NOISE)) == 0
+    ax = plots.reliability_diagram(CURVE, floor=FLOOR)
+    low, high = FLOOR.accuracy_low[1:].numpy(), FLOOR.accuracy_high[1:].numpy()
+    band = np.transpose([[0.25, 0.5, 0.75], low, [0.25] * 3, high - low])
+    np.testing.assert_allclose(bars(ax, plots.NOISE), band)
+    assert legend(ax)["calibrated network, by chance"] == plots.NOISE
+    # A calibrated bin of n samples: sd √(c(1−c)/n); its band is some four of them wide.
+    width = 4 * np.sqrt([0.4 * 0.6 / 5, 0.6 * 0.4 / 20, 0.9 * 0.1 / 75])
+    np.testing.assert_allclose(high - low, width, rtol=0.35)  # few samples make steps of 1/n
+
+
+def test_noise_band_spans_the_floor_on_either_axis():
+    for along, axis in (("x", 1), ("y", 0)):
+        ax = plots.noise_band(FLOOR, plots.figure()[1][0], along)
+        box = ax.patches[0].get_extents().transformed(ax.transData.inverted())
+        assert box.get_points()[:, axis].tolist() == pytest.approx([FLOOR.low, FLOOR.high])
+    with pytest.raises(ValueError, match="along"):
+        plots.noise_band(FLOOR, ax, "z")
+    values = {15: torch.tensor([[0.2, 0.4], [0.1, 0.2]])}
+    bands = [
+        len(plots.estimates_by_size([10, 100], values, floors=floors).collections)
+        for floors in ((), (FLOOR, FLOOR))
+    ]
+    assert bands[1] == bands[0] + 1
 
 
 def test_tempered_reliability_divides_the_logits_and_states_the_scores():

@@ -14,11 +14,15 @@ Results are float64 on the device of the logits; no gradient flows through a mea
 
 from .binned import (
     ReliabilityCurve,
+    debiased_ece,
+    ece_of_confidence,
     expected_calibration_error,
     maximum_calibration_error,
     reliability_curve,
 )
-from .bootstrap import Interval, bootstrap_interval
+from .comparison import Comparison, compare_models, paired_difference
+from .decomposition import BrierDecomposition, brier_decomposition
+from .intervals import Interval, bootstrap_interval, wilson_interval
 from .kernel import kernel_calibration_error
 from .means import (
     accuracy,
@@ -27,25 +31,49 @@ from .means import (
     mean_misconfidence,
     negative_log_likelihood,
 )
-from .scores import confidence_and_correct
+from .noise import NoiseFloor, noise_floor
+from .per_class import (
+    ClassOverConfidence,
+    class_over_confidence,
+    classwise_calibration_error,
+    over_confidence_by_class,
+    top_label_calibration_error,
+)
+from .scores import confidence_and_correct, predicted_class
 from .smooth import smooth_calibration_error
 from .streaming import CalibrationError, CalibrationSummary
 
 __all__ = [
+    "BrierDecomposition",
     "CalibrationError",
     "CalibrationSummary",
+    "ClassOverConfidence",
+    "Comparison",
     "Interval",
+    "NoiseFloor",
     "ReliabilityCurve",
     "accuracy",
     "bootstrap_interval",
+    "brier_decomposition",
     "brier_score",
+    "class_over_confidence",
+    "classwise_calibration_error",
+    "compare_models",
     "confidence_and_correct",
+    "debiased_ece",
+    "ece_of_confidence",
     "expected_calibration_error",
     "kernel_calibration_error",
     "maximum_calibration_error",
     "mean_confidence",
     "mean_misconfidence",
     "negative_log_likelihood",
+    "noise_floor",
+    "over_confidence_by_class",
+    "paired_difference",
+    "predicted_class",
     "reliability_curve",
     "smooth_calibration_error",
+    "top_label_calibration_error",
+    "wilson_interval",
 ]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._blocks import at_label, blocks, rest_and_ties
-from .._checks import check_logits_and_target
+from .._checks import check_logits, check_logits_and_target
 
 
 def confidence_and_correct(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,6 +59,33 @@ def scores_of_all(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tenso
     return torch.cat(confidence), torch.cat(residual), torch.cat(correct)
 
 
+def check_confidence(confidence: Tensor) -> None:
+    """Require floating confidences (N,) in [0, 1], N >= 1."""
+    if not isinstance(confidence, Tensor) or not confidence.is_floating_point():
+        kind = getattr(confidence, "dtype", type(confidence).__name__)
+        raise TypeError(f"confidence must be a floating torch.Tensor, got {kind}")
+    if confidence.ndim != 1 or len(confidence) == 0:
+        raise ValueError(f"confidence must have shape (N,), N >= 1, got {tuple(confidence.shape)}")
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ValueError(
+            "confidence must lie in [0, 1], got values outside it or NaN: give the largest "
+            "probability of each sample, not a logit"
+        )
+
+
+def check_confidence_and_correct(confidence: Tensor, correct: Tensor) -> None:
+    """Require confidences, and a bool for each of them on the same device."""
+    check_confidence(confidence)
+    if not isinstance(correct, Tensor) or correct.dtype != torch.bool:
+        kind = getattr(correct, "dtype", type(correct).__name__)
+        raise TypeError(f"correct must have dtype torch.bool, got {kind}: give predicted == target")
+    if correct.shape != confidence.shape or correct.device != confidence.device:
+        raise ValueError(
+            f"correct must have the shape {tuple(confidence.shape)} and device "
+            f"{confidence.device} of confidence, got {tuple(correct.shape)} on {correct.device}"
+        )
+
+
 def _is_correct(shifted: Tensor, target: Tensor, n_tied: Tensor) -> Tensor:
     """Whether the label is the lowest index that attains the maximum.
 
@@ -67,8 +94,37 @@ def _is_correct(shifted: Tensor, target: Tensor, n_tied: Tensor) -> Tensor:
     correct = at_label(shifted, target) == 0
     if n_tied.any():
         doubtful = (correct & (n_tied > 0)).nonzero()[:, 0]
-        n_classes = len(shifted)
-        index = torch.arange(n_classes, device=shifted.device)[:, None]
-        lowest = torch.where(shifted[:, doubtful] == 0, index, n_classes).amin(0)
-        correct[doubtful] = lowest == target[doubtful]
+        correct[doubtful] = _lowest_top(shifted[:, doubtful]) == target[doubtful]
     return correct
+
+
+def predicted_class(logits: Tensor) -> Tensor:
+    """ŷ of each sample: the lowest index that attains the maximum, on every device.
+
+    Args:
+        logits: (N, K), K >= 2, any floating dtype.
+
+    Returns:
+        (N,) int64.
+
+    Raises:
+        ValueError, TypeError: empty, misshapen or non-finite logits.
+
+    Example:
+        >>> predicted_class(torch.tensor([[0.0, 2.0, 2.0], [1.0, 0.0, 0.0]]))
+        tensor([1, 0])
+    """
+    check_logits(logits)
+    predicted = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    for shifted, rows in blocks(logits):
+        top = shifted.argmax(0)
+        tied = ((shifted == 0).sum(0) > 1).nonzero()[:, 0]
+        top[tied] = _lowest_top(shifted[:, tied])
+        predicted[rows] = top
+    return predicted
+
+
+def _lowest_top(shifted: Tensor) -> Tensor:
+    n_classes = len(shifted)
+    index = torch.arange(n_classes, device=shifted.device)[:, None]
+    return torch.where(shifted == 0, index, n_classes).amin(0)

@@ -1,8 +1,10 @@
 """ECE over a stream of batches, merged between workers, in constant memory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.distributed
 from torch import Tensor
 
 from .._checks import check_logits_and_target
@@ -98,6 +100,61 @@ class CalibrationError:
                 f"other must have n_bins = {len(self._edges) - 1}, got {len(other._edges) - 1}"
             )
         return self._add(other._totals)
+
+    def all_reduce(self, group: torch.distributed.ProcessGroup | None = None) -> "CalibrationError":
+        """The samples of all workers of `torch.distributed`, as a new one on each of them.
+
+        Every worker must call it; one that has seen no sample adds none. This one stays as it is,
+        so that training can go on and reduce again.
+
+        Args:
+            group: the workers; None takes all.
+
+        Raises:
+            RuntimeError: `torch.distributed.init_process_group` has not been called.
+            ValueError: the workers differ in n_bins; raised on all of them.
+        """
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            raise RuntimeError("call torch.distributed.init_process_group before all_reduce()")
+        n_bins = len(self._edges) - 1
+        nccl = "nccl" in torch.distributed.get_backend(group)
+        device = torch.device("cuda") if nccl else torch.device("cpu")
+        extremes = torch.tensor([n_bins, -n_bins], device=device)
+        torch.distributed.all_reduce(extremes, torch.distributed.ReduceOp.MAX, group=group)
+        if extremes[0] != -extremes[1]:
+            raise ValueError(
+                f"n_bins must be the same on all workers, got {-extremes[1]} to {extremes[0]}"
+            )
+        whole = CalibrationError(n_bins)
+        whole._totals = self._totals.to(device, copy=True)
+        torch.distributed.all_reduce(whole._totals, group=group)
+        return whole
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state as a tensor that `torch.save` writes and `load_state_dict` takes back."""
+        return {"totals": self._totals.cpu().clone()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> "CalibrationError":
+        """Take over a state that `state_dict` gave; returns self, unchanged where it is refused.
+
+        Args:
+            state: of a `CalibrationError` with the same n_bins.
+
+        Raises:
+            ValueError: no such state, of another number of bins, or impossible counts.
+        """
+        totals = state.get("totals")
+        wanted = self._totals.shape
+        if not isinstance(totals, Tensor) or totals.dtype != torch.float64:
+            raise ValueError("state must hold 'totals', float64, as state_dict() gives it")
+        if totals.shape != wanted:
+            raise ValueError(f"totals must have shape {tuple(wanted)}, got {tuple(totals.shape)}")
+        count, n_correct, residual = totals
+        whole = (totals[:2] == totals[:2].floor()).all() and (n_correct >= 0).all()
+        if not (whole and (n_correct <= count).all() and (residual.abs() <= count).all()):
+            raise ValueError("totals must be counts of samples and their residuals: state damaged")
+        self._totals = totals.detach().clone()
+        return self
 
     def compute(self) -> CalibrationSummary:
         """Summarise all samples seen so far.

@@ -14,8 +14,11 @@ from .bounds import (
     slack_bars,
 )
 from .calibration import (
+    NOISE,
+    NOISE_BAND_ALT,
     confidence_histogram,
     estimates_by_size,
+    noise_band,
     reliability_diagram,
     snapshots,
     temperature_grid,
@@ -81,6 +84,8 @@ __all__ = [
     "IDEAL",
     "MARGIN",
     "MARKERS",
+    "NOISE",
+    "NOISE_BAND_ALT",
     "RIGHT",
     "RUNGS",
     "STYLE",
@@ -110,6 +115,7 @@ __all__ = [
     "margin_histogram",
     "margin_scatter",
     "mosaic",
+    "noise_band",
     "pairing_matrix",
     "panels",
     "png_bytes",

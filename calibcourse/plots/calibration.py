@@ -9,34 +9,44 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
+from .._checks import check_choice
 from ..metrics import (
+    NoiseFloor,
     ReliabilityCurve,
     expected_calibration_error,
     negative_log_likelihood,
     reliability_curve,
+    wilson_interval,
 )
 from .style import BOUND, CURVATURE, IDEAL, MARGIN, RIGHT, STYLE, TEST, WRONG, figure, on_axes
 
+NOISE = "#999999"  # grey: what chance makes of a perfectly calibrated network
+NOISE_LABEL = "calibrated network, by chance"
+NOISE_BAND_ALT = (
+    "A grey band shows where chance alone would put a perfectly calibrated network with the same "
+    "confidences and as many images; what lies inside it is no evidence of miscalibration."
+)
 
-def wilson_interval(successes: np.ndarray, trials: np.ndarray, z: float = 1.96) -> np.ndarray:
-    """Wilson's score interval of a binomial share (Wilson 1927): sensible at 0 %, 100 % and n = 1.
+
+def noise_band(floor: NoiseFloor, ax: Axes, along: str = "x", label: str = NOISE_LABEL) -> Axes:
+    """A grey band over a whole axis: the ECE of a perfectly calibrated network by chance.
 
     Args:
-        successes, trials: arrays of the same shape, trials >= 1.
-        z: normal quantile; 1.96 gives 95 %.
+        floor: from `noise_floor`.
+        ax: a figure of ECE.
+        along: "x" where ECE stands on the vertical axis, "y" where it stands on the horizontal.
+        label: for a legend.
 
     Returns:
-        Array (2, ...): lower and upper end.
+        The axes. Describe the band by NOISE_BAND_ALT.
 
-    Example:
-        >>> wilson_interval(np.array([10.0]), np.array([10.0])).round(3)
-        array([[0.722],
-               [1.   ]])
+    Raises:
+        ValueError: unknown `along`.
     """
-    share = successes / trials
-    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
-    return np.clip(np.stack([centre - half, centre + half]), 0.0, 1.0)
+    check_choice(along, "along", ("x", "y"))
+    span = ax.axhspan if along == "x" else ax.axvspan
+    span(floor.low, floor.high, color=NOISE, alpha=0.35, lw=0, zorder=0.5, label=label)
+    return ax
 
 
 @on_axes(width=4.2, height=4.2)
@@ -46,6 +56,7 @@ def reliability_diagram(
     color: str = TEST,
     counts: bool = True,
     legend: bool = True,
+    floor: NoiseFloor | None = None,
 ) -> Axes:
     """Accuracy against confidence, bin by bin, with 95 % Wilson intervals and the gap to ideal.
 
@@ -55,6 +66,8 @@ def reliability_diagram(
         color: of the accuracy bars (TEST or TRAIN).
         counts: draw on the horizontal axis which share of the samples each bin holds.
         legend: say in the corner what the colours mean.
+        floor: from `noise_floor` with the same bins: draw behind the bars where the accuracy of a
+            calibrated network would lie; describe it by NOISE_BAND_ALT.
 
     Returns:
         The axes. Bins with fewer than ten samples are drawn pale: their accuracy says little.
@@ -75,6 +88,10 @@ def reliability_diagram(
     ax.errorbar(confidence, accuracy, errors, fmt="o", ms=3.5, color=color, lw=1)
     ax.plot([0, 1], [0, 1], "--", color=IDEAL, lw=1)
     meanings = {"accuracy": color, "gap to confidence": BOUND}
+    if floor is not None:
+        low, high = floor.accuracy_low.numpy()[filled], floor.accuracy_high.numpy()[filled]
+        ax.bar(left, high - low, width, low, align="edge", color=NOISE, alpha=0.6, zorder=2.5)
+        meanings[NOISE_LABEL] = NOISE
     if counts:
         # A strip on the axis itself: heights are shares of all samples, the largest fixed.
         share = count / count.sum()
@@ -238,7 +255,10 @@ def snapshots(
 
 @on_axes()
 def estimates_by_size(
-    sizes: Sequence[int], values: Mapping[int, Tensor], ax: Axes | None = None
+    sizes: Sequence[int],
+    values: Mapping[int, Tensor],
+    ax: Axes | None = None,
+    floors: Sequence[NoiseFloor] = (),
 ) -> Axes:
     """How an estimate of ECE depends on the number of samples and of bins.
 
@@ -246,10 +266,14 @@ def estimates_by_size(
         sizes: numbers of samples, one per row of the values.
         values: number of bins -> (len(sizes), n_repeats) estimates.
         ax: where to draw.
+        floors: of samples of these sizes, one each, to draw as a grey band; none leaves it out.
 
     Returns:
         The axes, both logarithmic; lines are means, bands run from the lowest to the highest draw.
     """
+    if floors:
+        low, high = np.transpose([(floor.low, floor.high) for floor in floors])
+        ax.fill_between(sizes, low, high, color=NOISE, alpha=0.35, lw=0, zorder=0.5)
     shades = np.linspace(1, 0.35, len(values))[::-1]  # a single one is dark
     for shade, (n_bins, estimates) in zip(shades, sorted(values.items()), strict=True):
         ax.plot(sizes, estimates.mean(1), "o-", color=TEST, alpha=shade)

@@ -1,8 +1,9 @@
-"""Bootstrap intervals of any metric."""
+"""Intervals: of any metric by the bootstrap, of a share by Wilson's score."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,11 +19,32 @@ class Interval:
     high: float
     level: float
 
+    @classmethod
+    def around(cls, estimate: float, half: float, level: float) -> "Interval":
+        """An interval that reaches `half` to both sides of an estimate."""
+        return cls(estimate - half, estimate, estimate + half, level)
+
     def __repr__(self) -> str:
         return (
             f"Interval({self.estimate:.4f}, {100 * self.level:g} % in "
             f"[{self.low:.4f}, {self.high:.4f}])"
         )
+
+
+def resampled(n_samples: int, n_resamples: int, seed: int) -> Iterator[Tensor]:
+    """Yield the rows of one bootstrap resample after another; the same on every device."""
+    check_integer(n_resamples, "n_resamples", 1)
+    check_integer(seed, "seed", 0)
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(n_resamples):
+        yield torch.randint(n_samples, (n_samples,), generator=generator)
+
+
+def percentile_ends(values: Tensor, level: float) -> list[float]:
+    """The two quantiles between which the middle `level` of the values lie."""
+    check_real(level, "level", 0, 1, strict=True)
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    return values.quantile(tails).tolist()
 
 
 def bootstrap_interval(
@@ -64,13 +86,30 @@ def bootstrap_interval(
     """
     check_logits_and_target(logits, target)
     check_real(level, "level", 0, 1, strict=True)
-    check_integer(n_resamples, "n_resamples", 1)
-    check_integer(seed, "seed", 0)
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.empty(n_resamples, dtype=torch.float64)
-    for index in range(n_resamples):
-        rows = torch.randint(len(target), (len(target),), generator=generator).to(target.device)
-        values[index] = float(statistic(logits[rows], target[rows]))
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
-    low, high = values.quantile(tails).tolist()
+    values = [
+        float(statistic(logits[rows.to(target.device)], target[rows.to(target.device)]))
+        for rows in resampled(len(target), n_resamples, seed)
+    ]
+    low, high = percentile_ends(torch.tensor(values, dtype=torch.float64), level)
     return Interval(low, float(statistic(logits, target)), high, level)
+
+
+def wilson_interval(successes: np.ndarray, trials: np.ndarray, z: float = 1.96) -> np.ndarray:
+    """Wilson's score interval of a binomial share (Wilson 1927): sensible at 0 %, 100 % and n = 1.
+
+    Args:
+        successes, trials: arrays of the same shape, trials >= 1.
+        z: normal quantile; 1.96 gives 95 %.
+
+    Returns:
+        Array (2, ...): lower and upper end.
+
+    Example:
+        >>> wilson_interval(np.array([10.0]), np.array([10.0])).round(3)
+        array([[0.722],
+               [1.   ]])
+    """
+    share = successes / trials
+    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
+    return np.clip(np.stack([centre - half, centre + half]), 0.0, 1.0)
