@@ -1,0 +1,156 @@
+"""A run goes on from its checkpoint as if it had never stopped."""
+
+import os
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from training_cases import (
+    DATA,
+    Killed,
+    make_split,
+    noisy_model,
+    quiet_fit,
+    small_mlp,
+    weights,
+)
+
+from calibcourse.losses import CrossEntropy
+from calibcourse.optimizers import make_optimizer
+from calibcourse.probes import LogitProbe, SharpnessProbe
+from calibcourse.training import fit
+
+
+class Countdown:
+    """A probe with a state of its own, which kills the run when its patience is over."""
+
+    def __init__(self, patience: int = 10**9):
+        self.patience, self.total = patience, 0.0
+
+    def __call__(self, model, data):
+        self.patience -= 1
+        if self.patience < 0:
+            raise Killed
+        self.total += float(weights(model).double().sum())
+        return {"total": self.total}
+
+    def state_dict(self):
+        return {"total": self.total}
+
+    def load_state_dict(self, state):
+        self.total = state["total"]
+
+
+@pytest.mark.parametrize("name", ["gd", "sgd", "adamw", "muon", "sam"])
+def test_resumed_run_equals_the_undisturbed_one_to_the_last_bit(tmp_path, name):
+    def run(patience=10**9, checkpoint=None):
+        model, probe = noisy_model(), Countdown(patience)
+        options = {} if name == "gd" else {"momentum": 0.9} if name in ("sgd", "sam") else {}
+        optimizer = make_optimizer(name, model, 0.05, **options)
+        history = quiet_fit(
+            model, optimizer=optimizer, lr=None, probes=[probe], checkpoint=checkpoint
+        )
+        return history, model
+
+    expected, expected_model = run()
+    for patience in (1, 3, 4):
+        path = tmp_path / f"{patience}.pt"
+        with pytest.raises(Killed):
+            run(patience, path)
+        resumed, model = run(checkpoint=path)
+        assert resumed == expected
+        for key, value in expected_model.state_dict().items():
+            assert torch.equal(model.state_dict()[key], value), key
+        finished, model = run(patience=0, checkpoint=path)  # nothing is left to do
+        assert finished == expected and torch.equal(weights(model), weights(expected_model))
+
+
+def test_warm_sharpness_and_bulk_subspace_survive_a_kill(tmp_path):
+    def run(checkpoint=None, patience=10**9):
+        probes = [Countdown(patience), LogitProbe(splits=("train", "test")), SharpnessProbe()]
+        options = dict(optimizer="bulk_sgd", lr=0.5, steps=25, probe_steps=6)
+        return quiet_fit(small_mlp(), probes=probes, checkpoint=checkpoint, **options)
+
+    with pytest.raises(Killed):
+        run(tmp_path / "run.pt", patience=3)
+    assert run(tmp_path / "run.pt") == run()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"lr": 0.2}, "lr"),
+        ({"seed": 1}, "seed"),
+        ({"steps": 13}, "steps"),
+        ({"batch_size": 8}, "batch_size"),
+        ({"optimizer": "adamw"}, "optimizer"),
+        ({"loss": CrossEntropy(label_smoothing=0.1)}, "loss"),
+        ({"probe_steps": [5]}, "probe_steps"),
+    ],
+)
+def test_checkpoint_of_another_configuration_is_refused(tmp_path, changes, named):
+    path = tmp_path / "run.pt"
+    quiet_fit(small_mlp(), checkpoint=path)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=f"another configuration .*{named}"):
+        quiet_fit(small_mlp(), checkpoint=path, **changes)
+    assert path.read_bytes() == before
+
+
+def test_checkpoint_of_another_model_or_data_is_refused(tmp_path):
+    path = tmp_path / "run.pt"
+    quiet_fit(small_mlp(), checkpoint=path)
+    with pytest.raises(ValueError, match="initial weights"):
+        quiet_fit(small_mlp(seed=1), checkpoint=path)
+    other = replace(DATA, train=make_split(50, 7))
+    with pytest.raises(ValueError, match="training labels"):
+        fit(small_mlp(), other, lr=0.1, steps=12, batch_size=16, checkpoint=path, progress=False)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os.mkdir, ("exploded",))
+
+
+def test_damaged_and_malicious_checkpoints_are_refused_and_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run.pt"
+    quiet_fit(small_mlp(), checkpoint=path)
+    good = torch.load(path, weights_only=True)
+    whole = path.read_bytes()
+
+    def contents():
+        yield b""
+        yield whole[: len(whole) // 2]
+        yield pickle.dumps(Bomb(), protocol=2)
+        for damage in (
+            {"version": 99},
+            {"history": {"format": "other"}},
+            {"model": {}},
+            {"optimizer": 3},
+            {"probes": []},
+            {"step": "x"},
+            {"step": 13},
+            {"random": [torch.zeros(3)]},
+        ):
+            torch.save({**good, **damage}, tmp_path / "damaged")
+            yield (tmp_path / "damaged").read_bytes()
+        torch.save([1, 2], tmp_path / "damaged")
+        yield (tmp_path / "damaged").read_bytes()
+
+    for content in contents():
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"checkpoint .*run\.pt"):
+            quiet_fit(small_mlp(), checkpoint=path)
+        assert path.read_bytes() == content
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_checkpoint_needs_an_optimizer_with_state(tmp_path):
+    class Bare:
+        def step(self, closure):
+            return closure()
+
+    with pytest.raises(TypeError, match="optimizer must have state_dict"):
+        quiet_fit(small_mlp(), optimizer=Bare(), lr=None, checkpoint=tmp_path / "run.pt")

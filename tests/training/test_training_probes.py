@@ -1,0 +1,180 @@
+"""Probes look on and change nothing; a run that diverges says when."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from training_cases import (
+    DATA,
+    Data,
+    Killed,
+    Split,
+    quiet_fit,
+    small_mlp,
+    weights,
+)
+
+from calibcourse import probes
+from calibcourse.losses import CrossEntropy, LossTerms
+from calibcourse.probes import LogitProbe, SharpnessProbe
+
+
+def test_table_of_columns_is_what_the_probes_write():
+    table = probes.__doc__
+    history = quiet_fit(
+        small_mlp(),
+        probes=[LogitProbe(splits=("train", "test")), SharpnessProbe(batch_size=20)],
+        probe_steps=2,
+    )
+    assert len(history.columns) == 1 + 2 * 9 + 2
+    for name in history.columns:
+        split, _, rest = name.partition("_")
+        assert ("SPLIT_" + rest if split in ("train", "test") else name) in table, name
+
+
+def test_probe_numbers_are_those_of_their_definitions():
+    model = small_mlp().double().eval()
+    data = Data("toy", double(DATA.train), double(DATA.test))
+    row = LogitProbe(splits=("train", "test"))(model, data)
+    row |= SharpnessProbe(samples=40, batch_size=15)(model, data)
+    logits, target = model(data.test.inputs).detach(), data.test.target
+    probability = logits.softmax(1)
+    own = logits.gather(1, target[:, None])[:, 0]
+    rival = logits.scatter(1, target[:, None], -math.inf).amax(1)
+    expected = {
+        "test_loss": -probability.log()[range(30), target].mean(),
+        "test_accuracy": (logits.argmax(1) == target).double().mean(),
+        "test_confidence": probability.amax(1).mean(),
+        "test_margin_q05": np.quantile(own - rival, 0.05),
+        "test_margin_q50": np.quantile(own - rival, 0.5),
+        "test_margin_q95": np.quantile(own - rival, 0.95),
+        "test_log_q": (rival - own).exp().mean().log(),
+    }
+    for name, value in expected.items():
+        assert row[name] == pytest.approx(float(value), rel=1e-10), name
+
+    names, values = zip(*model.named_parameters(), strict=True)
+    flat = torch.cat([v.detach().flatten() for v in values])
+
+    def loss_of(batch):
+        def loss(vector):
+            parts = vector.split([v.numel() for v in values])
+            named = {n: p.view_as(v) for n, p, v in zip(names, parts, values, strict=True)}
+            logits = torch.func.functional_call(model, named, (data.train.inputs[batch],))
+            return nn.functional.cross_entropy(logits, data.train.target[batch])
+
+        return loss
+
+    quotients = []
+    for batch in (slice(0, 15), slice(15, 30), slice(30, 40)):
+        gradient = torch.func.grad(loss_of(batch))(flat)
+        product = torch.func.jvp(torch.func.grad(loss_of(batch)), (flat,), (gradient,))[1]
+        quotients.append(float(gradient @ product / (gradient @ gradient)))
+    assert row["batch_sharpness"] == pytest.approx(np.mean(quotients), rel=1e-8)
+
+
+def double(split: Split) -> Split:
+    return Split(split.inputs.double(), split.target)
+
+
+def test_unfit_probes_are_named():
+    with pytest.raises(ValueError, match="splits must be one of test, train, validation"):
+        LogitProbe(splits=("dev",))
+    with pytest.raises(ValueError, match="samples"):
+        SharpnessProbe(samples=0)
+    with pytest.raises(TypeError, match="batch_size"):
+        SharpnessProbe(batch_size=None)
+
+
+def test_infinite_logits_count_as_divergence():
+    def overflow(model, data):
+        for parameter in model.parameters():  # finite weights, logits beyond float32
+            parameter.data.fill_(1e38)
+        return {}
+
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        history = quiet_fit(small_mlp(), probes=[overflow, LogitProbe(splits=("test",))])
+    assert history.diverged_at == 0 and len(history) == 0
+
+
+def explode_at(step: int):
+    """A loss that is NaN from the given update (1-based) on."""
+    calls = [0]
+
+    def loss(model, inputs, target):
+        calls[0] += 1
+        terms = CrossEntropy()(model, inputs, target)
+        return replace(terms, total=terms.total * math.nan) if calls[0] >= step else terms
+
+    return loss
+
+
+def test_nan_loss_stops_at_once_and_goes_back_to_the_last_probe(tmp_path):
+    model, good = small_mlp(), small_mlp()
+    with pytest.warns(RuntimeWarning, match="NaN or infinity at step 8.*step 6.*lr than 0.1"):
+        history = quiet_fit(model, loss=explode_at(8), probe_steps=[3, 6, 9])
+    assert history.diverged_at == 8
+    assert history.column("step").tolist() == [0, 3, 6]
+    quiet_fit(good, steps=6)
+    assert torch.equal(weights(model), weights(good))
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_last_update_that_breaks_the_weights_is_seen():
+    class Breaker(torch.optim.SGD):
+        def step(self, closure):
+            loss = super().step(closure)
+            self.param_groups[0]["params"][0].data[0] = math.inf
+            return loss
+
+    model = small_mlp()
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        history = quiet_fit(model, optimizer=Breaker(model.parameters(), 0.1), lr=None, steps=1)
+    assert history.diverged_at == 1 and torch.equal(weights(model), weights(small_mlp()))
+
+
+class CountingLoss(CrossEntropy):
+    """Cross-entropy that counts its calls and may end in NaN or in an exception at one of them."""
+
+    def __init__(self, nan_at: int = 10**9, killed_at: int = 10**9):
+        super().__init__()
+        self._calls, self._nan_at, self._killed_at = 0, nan_at, killed_at
+
+    def __call__(self, model, inputs, target) -> LossTerms:
+        self._calls += 1
+        if self._calls == self._killed_at:
+            raise Killed
+        terms = super().__call__(model, inputs, target)
+        factor = math.nan if self._calls == self._nan_at else 1.0
+        return replace(terms, total=factor * terms.total)
+
+
+def test_diverged_run_is_not_run_again(tmp_path):
+    path = tmp_path / "run.pt"
+    options = dict(probe_steps=[3, 6, 9], checkpoint=path)
+    with pytest.warns(RuntimeWarning):
+        first = quiet_fit(small_mlp(), loss=CountingLoss(nan_at=8), **options)
+    model, loss = small_mlp(), CountingLoss()
+    with pytest.warns(RuntimeWarning, match="step 8"):
+        again = quiet_fit(model, loss=loss, **options)
+    assert loss._calls == 0
+    assert again == first and again.diverged_at == 8
+    good = small_mlp()
+    quiet_fit(good, steps=6)
+    assert torch.equal(weights(model), weights(good))
+
+
+def test_a_resumed_run_that_diverges_goes_back_to_its_last_probe(tmp_path):
+    options = dict(probe_steps=[3, 6, 9], checkpoint=tmp_path / "run.pt")
+    with pytest.raises(Killed):
+        quiet_fit(small_mlp(), loss=CountingLoss(killed_at=8), **options)
+    model, good, loss = small_mlp(), small_mlp(), CountingLoss(nan_at=2)
+    with pytest.warns(RuntimeWarning, match="at step 8.*parameters of step 6"):
+        history = quiet_fit(model, loss=loss, **options)
+    assert loss._calls == 2  # the updates 7 and 8: it went on from the checkpoint of step 6
+    assert history.diverged_at == 8 and history.column("step").tolist() == [0, 3, 6]
+    quiet_fit(good, steps=6)
+    assert torch.equal(weights(model), weights(good))
