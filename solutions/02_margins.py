@@ -319,7 +319,7 @@ plots.show(
     plots.image_grid(
         torch.stack([before, 0.5 + 10 * (after - before), after]),
         [f"says {said[0]}", "what is added, × 10", f"says {said[1]}"],
-    ),  # fmt: skip
+    ),
     alt="A test image that is right, the change that the attack adds, enlarged ten times, and the "
     "attacked image, which is taken for another class: a faint speckle on the same garment.",
 )

@@ -1,7 +1,7 @@
 """`.holds` of every result in `bounds`: true just inside its tolerance, false just outside it.
 
-Each result is built by hand, or taken from a small data set and one rung of it moved: the order that
-a result must have stands here a second time, beside the one in the source.
+Each result is built by hand, or taken from a small data set and one rung of it moved: the order
+that a result must have stands here a second time, beside the one in the source.
 """
 
 import dataclasses

@@ -177,9 +177,9 @@ def ece_of_confidence(confidence: Tensor, correct: Tensor, n_bins: int = 15) -> 
 def debiased_ece(confidence: Tensor, correct: Tensor, n_bins: int = 15) -> Tensor:
     """ECE less the part that chance is expected to have added to it.
 
-    Each bin's gap d_b, with the standard error s_b = √(a_b(1 − a_b)/n_b) of its accuracy a_b, is
+    Each bin's gap d_b, with the standard error s_b = √(a_b(1 - a_b)/n_b) of its accuracy a_b, is
     drawn again from N(d_b, s_b²); by how much that raises Σ_b (n_b/N) |d_b| on average is taken
-    off: 2 ECE − Σ_b (n_b/N) E|d_b + s_b Z|. That is the debiased estimator of Kumar, Liang and Ma
+    off: 2 ECE - Σ_b (n_b/N) E|d_b + s_b Z|. That is the debiased estimator of Kumar, Liang and Ma
     2019 (arXiv 1909.10155) with the mean, a folded normal's, written out instead of drawn. It takes
     off most of the bias, not all: s_b is 0 where all are right, and |d_b| is itself raised. It can
     be negative.

@@ -17,7 +17,7 @@ class Comparison:
     """First less second on the same units; what `compare_models` and `paired_difference` return.
 
     Attributes:
-        difference: first − second, with its interval.
+        difference: first - second, with its interval.
         n_units: how many independent units the interval rests on.
         unit: what they are: "samples", "seeds", "runs".
     """
@@ -28,7 +28,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """ "tie" where the interval holds 0, else "first is larger" or "second is larger"."""
+        """What the interval says: "tie" if it holds 0, "first is larger" or "second is larger"."""
         if self.difference.low > 0:
             return "first is larger"
         return "second is larger" if self.difference.high < 0 else "tie"
@@ -108,7 +108,7 @@ def paired_difference(
     """Mean difference of two values measured on the same few units, by Student's t.
 
     For runs that share a seed, or data sets that share a method: the unit is what was repeated
-    independently, not the images within it. d̄ ± t s/√n with n − 1 degrees of freedom, sound for
+    independently, not the images within it. d̄ ± t s/√n with n - 1 degrees of freedom, sound for
     three units already if their differences are about normal; a bootstrap of so few is too narrow.
 
     Args:
@@ -145,7 +145,7 @@ def _normal_quantile(probability: float) -> float:
 
 
 def _student_quantile(probability: float, freedom: int) -> float:
-    """Quantile (probability > 1/2) of Student's t: with t = √ν tan θ its density is cos^{ν−1} θ."""
+    """Quantile (probability > 1/2) of Student's t: with t = √ν tan θ its density is cos^{ν-1} θ."""
     angle = np.linspace(0, math.pi / 2, 200_001)
     density = np.cos(angle) ** (freedom - 1)
     mass = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])

@@ -12,10 +12,10 @@ class BrierDecomposition:
     """Parts of a Brier score; what `brier_decomposition` returns.
 
     Attributes:
-        score: mean (c − correct)²; reliability − resolution + uncertainty + within_bins.
+        score: mean (c - correct)²; reliability - resolution + uncertainty + within_bins.
         reliability: squared distance of confidence from accuracy, bin by bin; 0 is best.
         resolution: squared distance of the bins' accuracies from that of all; more is better.
-        uncertainty: a (1 − a), a the accuracy of all: the score of whoever always says a.
+        uncertainty: a (1 - a), a the accuracy of all: the score of whoever always says a.
         within_bins: what differences inside the bins add; small where bins are narrow.
     """
 
@@ -38,7 +38,7 @@ def brier_decomposition(
 ) -> BrierDecomposition:
     """Split the Brier score of "the prediction is right" (Murphy 1973; Stephenson et al. 2008).
 
-    Σ_b (n_b/N) (c̄_b − a_b)² − Σ_b (n_b/N) (a_b − a)² + a (1 − a), which is the score of a network
+    Σ_b (n_b/N) (c̄_b - a_b)² - Σ_b (n_b/N) (a_b - a)² + a (1 - a), which is the score of a network
     that says c̄_b in bin b; the rest of the score is the spread of c within bins. A network that
     always says its own accuracy has reliability 0 and resolution 0: calibrated and useless.
 

@@ -21,7 +21,7 @@ class ClassOverConfidence:
 
     Attributes:
         count: (K,) int64, samples predicted as each class.
-        over_confidence: (K,) float64, mean confidence − accuracy among them; NaN where there are
+        over_confidence: (K,) float64, mean confidence - accuracy among them; NaN where there are
             none.
         low, high: (K,) float64, the ends of its 95 % interval, by Wilson's for the accuracy.
         expected_by_chance: how many classes' intervals leave out 0 on average where the network is
@@ -57,7 +57,7 @@ class ClassOverConfidence:
 
 
 def class_over_confidence(logits: Tensor, target: Tensor, seed: int = 0) -> ClassOverConfidence:
-    """Mean confidence − accuracy of the samples predicted as each class, with intervals.
+    """Mean confidence - accuracy of the samples predicted as each class, with intervals.
 
     Errors of opposite sign in two classes cancel in the average and often in the ECE. With many
     classes some intervals leave out 0 by chance; how many is drawn from calibrated networks with
@@ -65,7 +65,7 @@ def class_over_confidence(logits: Tensor, target: Tensor, seed: int = 0) -> Clas
 
     Args:
         logits: (N, K), K >= 2, any floating dtype.
-        target: (N,) int64 labels in 0..K−1.
+        target: (N,) int64 labels in 0..K-1.
         seed: decides the draws.
 
     Returns:
@@ -95,7 +95,7 @@ def over_confidence_by_class(
     Args:
         confidence: (N,) in [0, 1], floating.
         correct: (N,) bool.
-        predicted: (N,) int64 in 0..n_classes−1, the predicted classes.
+        predicted: (N,) int64 in 0..n_classes-1, the predicted classes.
         n_classes: K.
         seed: decides the draws.
     """
@@ -121,7 +121,7 @@ def over_confidence_by_class(
 
 
 def _ends(count: Tensor, total: Tensor, n_right: Tensor) -> tuple[Tensor, Tensor]:
-    """Ends of confidence − accuracy per class, NaN where there is no sample."""
+    """Ends of confidence - accuracy per class, NaN where there is no sample."""
     trials = torch.where(count > 0, count, 1).double()
     low, high = torch.from_numpy(wilson_interval(n_right.double().numpy(), trials.numpy()))
     confidence = total / count
@@ -131,14 +131,14 @@ def _ends(count: Tensor, total: Tensor, n_right: Tensor) -> tuple[Tensor, Tensor
 def classwise_calibration_error(logits: Tensor, target: Tensor, n_bins: int = 15) -> Tensor:
     """Class-wise ECE: the binned error of every class's probability, averaged over classes.
 
-    (1/K) Σ_k Σ_b (n_bk/N) |frequency of y = k − mean p_k| over the samples whose p_k falls in bin b
+    (1/K) Σ_k Σ_b (n_bk/N) |frequency of y = k - mean p_k| over the samples whose p_k falls in bin b
     (Kull et al. 2019, arXiv 1910.12656; Nixon et al. 2019, arXiv 1904.01685). It judges all
     probabilities, not only the largest. With many classes most of them are near 0 and right, so the
     average is small; compare it only between models of the same K.
 
     Args:
         logits: (N, K), K >= 2, any floating dtype.
-        target: (N,) int64 labels in 0..K−1.
+        target: (N,) int64 labels in 0..K-1.
         n_bins: M equal-width bins, at least 1.
 
     Returns:
@@ -175,13 +175,13 @@ def classwise_calibration_error(logits: Tensor, target: Tensor, n_bins: int = 15
 def top_label_calibration_error(logits: Tensor, target: Tensor, n_bins: int = 15) -> Tensor:
     """Top-label ECE: bins of confidence within each predicted class, weighted by their samples.
 
-    Σ_k Σ_b (n_kb/N) |accuracy − mean confidence| over the samples predicted as k whose confidence
+    Σ_k Σ_b (n_kb/N) |accuracy - mean confidence| over the samples predicted as k whose confidence
     falls in bin b (Gupta and Ramdas 2022, arXiv 2107.08353). At least the ECE, which lets classes
     cancel; its bias is larger, for there are K times as many bins.
 
     Args:
         logits: (N, K), K >= 2, any floating dtype.
-        target: (N,) int64 labels in 0..K−1.
+        target: (N,) int64 labels in 0..K-1.
         n_bins: M equal-width bins, at least 1.
 
     Returns:

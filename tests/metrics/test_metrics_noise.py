@@ -1,5 +1,7 @@
-"""Noise floor, per-class gaps, debiasing, decomposition, comparisons: against closed forms, written
-out float64 and other libraries."""
+"""Noise floor, per-class gaps, debiasing, decomposition, comparisons.
+
+Against closed forms, written out float64 and other libraries.
+"""
 
 import itertools
 import math
@@ -58,7 +60,7 @@ def test_ece_needs_confidence_and_correct_alone(case):
     n_samples, n_classes, scale, n_bins = case
     logits, target = sample(n_samples, n_classes, scale)
     ours = ece_of_confidence(*confidence_and_correct(logits, target), n_bins)
-    # 1 − c by subtraction: float64 rounding of each sample.
+    # 1 - c by subtraction: float64 rounding of each sample.
     whole = expected_calibration_error(logits, target, n_bins)
     assert float(ours) == pytest.approx(float(whole), abs=1e-15)
 
@@ -143,7 +145,7 @@ def test_brier_parts_by_their_definition(case):
 
 
 def test_the_floor_of_one_bin_is_half_normal():
-    """All confidences c: ECE = |binomial mean − c|, mean √(2/π) s, 95 % below 1.96 s."""
+    """All confidences c: ECE = |binomial mean - c|, mean √(2/π) s, 95 % below 1.96 s."""
     n, c = 10_000, 0.8
     floor = noise_floor(torch.full((n,), c, dtype=torch.float64), n_draws=4000)
     s = math.sqrt(c * (1 - c) / n)
