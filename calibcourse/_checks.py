@@ -9,6 +9,36 @@ from torch import Tensor, nn
 
 def check_logits(logits: Tensor, name: str = "logits") -> None:
     """Require finite floating logits of shape (N, K) with N >= 1 and K >= 2."""
+    _check_shape_of_logits(logits, name)
+    check_finite(logits, name)
+
+
+def check_masked_logits(logits: Tensor, name: str = "logits") -> None:
+    """Require logits as `check_logits` does, but take -inf for a masked class."""
+    _check_shape_of_logits(logits, name)
+    # The largest of each sample is finite exactly where no logit is NaN or +inf, and not all -inf.
+    largest = logits.detach().amax(1)
+    if not torch.isfinite(largest).all():
+        row = int((~torch.isfinite(largest)).nonzero()[0])
+        raise ValueError(
+            f"{name} must be finite, or -inf where a class is masked, with one finite logit per "
+            f"sample at least; got NaN, +inf or nothing else in sample {row}"
+        )
+
+
+def check_masked_logits_and_target(logits: Tensor, target: Tensor, name: str = "logits") -> None:
+    """Require `check_masked_logits` and matching labels, none of them masked."""
+    check_masked_logits(logits, name)
+    _check_target_of(logits, target, name)
+    masked = logits.detach().gather(1, target[:, None])[:, 0] == -math.inf
+    if masked.any():
+        raise ValueError(
+            f"target must be no masked class, got the label {int(target[masked][0])} of sample "
+            f"{int(masked.nonzero()[0])}, whose logit is -inf"
+        )
+
+
+def _check_shape_of_logits(logits: Tensor, name: str) -> None:
     if not isinstance(logits, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(logits).__name__}")
     if not logits.is_floating_point():
@@ -19,7 +49,6 @@ def check_logits(logits: Tensor, name: str = "logits") -> None:
         raise ValueError(f"{name} must hold at least one sample, got shape {tuple(logits.shape)}")
     if logits.shape[1] < 2:
         raise ValueError(f"{name} must have K >= 2 classes, got shape {tuple(logits.shape)}")
-    check_finite(logits, name)
 
 
 def check_finite(values: Tensor, name: str) -> None:
@@ -48,6 +77,10 @@ def check_target(target: Tensor, n_samples: int, n_classes: int, name: str = "ta
 def check_logits_and_target(logits: Tensor, target: Tensor, name: str = "logits") -> None:
     """Require valid logits (N, K) and matching labels (N,) on the same device."""
     check_logits(logits, name)
+    _check_target_of(logits, target, name)
+
+
+def _check_target_of(logits: Tensor, target: Tensor, name: str) -> None:
     check_target(target, *logits.shape)
     if target.device != logits.device:
         raise ValueError(

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from ._blocks import at_label, blocks
-from ._checks import check_logits, check_logits_and_target
+from ._checks import check_masked_logits, check_masked_logits_and_target
 
-# The search ends where the mean spread of the scaled logits, β · mean(z_max - z_min), is this small
-# or this large: softmax is then uniform to four digits, or one-hot wherever logits differ visibly.
+# The search ends where the scaled logits of the top classes, and of wrong labels, differ by this
+# little or this much: softmax is then uniform to four digits, or one-hot where they differ visibly.
 _SMALLEST_SPREAD, _LARGEST_SPREAD = 1e-4, 1e4
+_CERTAIN = -800.0  # exp of anything below is 0 in float64
 _NO_SPREAD = 1e-300  # below it, logits count as equal: their 1/T would leave float64
 _TOLERANCE = 1e-12  # relative, on β
 _MAX_STEPS = 100
@@ -26,9 +27,11 @@ class TemperatureScaling:
 
     The best T need not exist. Where every label has the largest logit, T = 0 would be best; where
     the labels' logits lie below their sample's average on the whole, T = ∞ or beyond. T is then
-    capped, `capped` says so, and the fit tells little but that. The caps move with the scale s =
-    mean(z_max - z_min) of the data: s/1e4 <= T <= 1e4·s. Logits that are all equal leave T open; it
-    is then 1.
+    capped, `capped` says so, and the fit tells little but that. The caps move with two scales of
+    the data, the median distance from the largest logit to the next and the mean distance to a
+    wrong label: a ten-thousandth of the smaller, ten thousand times the larger. Neither is moved by
+    a masked class (-inf, -1e9, the dtype's minimum) nor by one certain and right sample.
+    Logits that are all equal leave T open; it is then 1.
 
     Dividing by T keeps the order of the logits: confidence changes, the predictions do not.
 
@@ -67,14 +70,15 @@ class TemperatureScaling:
         """Choose T on held-out data; returns self.
 
         Args:
-            logits: (N, K), K >= 2, any floating dtype. Not those the network was trained on: there
-                it looks better than it is.
-            target: (N,) int64 labels in 0..K-1.
+            logits: (N, K), K >= 2, any floating dtype; -inf where a class is masked. Not those the
+                network was trained on: there it looks better than it is.
+            target: (N,) int64 labels in 0..K-1, none of them a masked class.
 
         Raises:
-            ValueError, TypeError: empty, misshapen or non-finite logits; labels that do not fit.
+            ValueError, TypeError: empty or misshapen logits, NaN or +inf among them; labels that do
+                not fit, or whose logit is -inf.
         """
-        check_logits_and_target(logits, target)
+        check_masked_logits_and_target(logits, target)
         inverse, self.capped = _best_inverse_temperature(logits, target)
         self._temperature = 1 / inverse
         return self
@@ -83,38 +87,38 @@ class TemperatureScaling:
         """The scaled logits z / T.
 
         Args:
-            logits: (N, K), K >= 2, any floating dtype.
+            logits: (N, K), K >= 2, any floating dtype; -inf, a masked class, stays so.
 
         Returns:
             (N, K), dtype and device of the logits.
 
         Raises:
             RuntimeError: before `fit`.
-            ValueError, TypeError: empty, misshapen or non-finite logits.
+            ValueError, TypeError: empty or misshapen logits, NaN or +inf among them.
         """
-        check_logits(logits)
+        check_masked_logits(logits)
         return logits / self.temperature
 
 
 def _best_inverse_temperature(logits: Tensor, target: Tensor) -> tuple[float, bool]:
     """The root of the loss's slope in β inside the caps, and whether a cap was hit."""
-    scale = sum(float(-shifted.amin(0).sum()) for shifted, _ in blocks(logits, torch.float64))
-    scale /= len(logits)
-    if scale < _NO_SPREAD:
+    top, wrong = _scales(logits, target)
+    scales = [scale for scale in (top, wrong) if scale >= _NO_SPREAD]
+    if not scales:
         return 1.0, False
-    if scale == math.inf:
+    if max(scales) == math.inf:
         raise ValueError("logits must have differences within the range of float64, got infinite")
-    low, high = _SMALLEST_SPREAD / scale, _LARGEST_SPREAD / scale
+    low, high = _SMALLEST_SPREAD / max(scales), _LARGEST_SPREAD / min(scales)
     if _slope_and_curvature(logits, target, low)[0] >= 0:
         return low, True
     if _slope_and_curvature(logits, target, high)[0] <= 0:
         return high, True
 
-    beta = step = 1 / scale
+    beta = step = math.sqrt(low * high)
     for _ in range(_MAX_STEPS):
         slope, curvature = _slope_and_curvature(logits, target, beta)
         low, high = (low, beta) if slope > 0 else (beta, high)
-        newton = -slope / curvature if curvature > 0 else math.inf
+        newton = -slope / curvature if 0 < curvature < math.inf else math.inf
         if not (low <= beta + newton <= high and abs(newton) <= abs(step) / 2):
             newton = math.sqrt(low * high) - beta
         step, beta = newton, beta + newton
@@ -123,17 +127,40 @@ def _best_inverse_temperature(logits: Tensor, target: Tensor) -> tuple[float, bo
     return beta, False
 
 
+def _scales(logits: Tensor, target: Tensor) -> tuple[float, float]:
+    """Median distance from the largest logit to the next, and mean distance to a wrong label.
+
+    Samples without such a distance are left out: all logits tied or all others masked by -inf, a
+    right label. 0 where none is left.
+    """
+    gaps, total, count = [], 0.0, 0
+    for shifted, rows in blocks(logits, torch.float64):
+        below = -at_label(shifted, target[rows])
+        gaps.append(-shifted.masked_fill_(shifted == 0, -math.inf).amax(0))
+        total, count = total + float(below.sum()), count + int((below > 0).sum())
+    gap = torch.cat(gaps)
+    gap = gap[gap < math.inf]
+    return float(gap.median()) if len(gap) else 0.0, total / count if count else 0.0
+
+
 def _slope_and_curvature(logits: Tensor, target: Tensor, beta: float) -> tuple[float, float]:
     """First and second derivative in β of the summed -log softmax(βz)_y.
 
     Logits are taken relative to their maximum: that cancels in E_p[z] - z_y and in Var_p[z], and
-    every exponential is at most 1.
+    every exponential is at most 1. A class so far below that its exponential is 0 counts as masked,
+    however far that is: its logit never enters a product.
     """
     slope = curvature = 0.0
     for shifted, rows in blocks(logits, torch.float64):
-        weights = (beta * shifted).exp_()
-        weights /= weights.sum(0)
-        mean = (weights * shifted).sum(0)
-        slope += float((mean - at_label(shifted, target[rows])).sum())
-        curvature += float((weights * (shifted - mean).square_()).sum())
-    return slope, curvature
+        scaled = shifted.mul_(beta)
+        label = at_label(scaled, target[rows])
+        scaled.clamp_(min=_CERTAIN)
+        weights = scaled.exp()
+        total = weights.sum(0)
+        weights *= scaled
+        mean = weights.sum(0) / total
+        scaled -= mean
+        weights = scaled.add(mean).exp_().mul_(scaled).mul_(scaled)
+        slope += float((mean - label).sum())
+        curvature += float((weights.sum(0) / total).sum())
+    return slope / beta, curvature / beta / beta

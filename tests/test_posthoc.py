@@ -2,12 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import logsumexp, softmax
 
 from calibcourse import _blocks, posthoc
 from calibcourse.metrics import confidence_and_correct, negative_log_likelihood
@@ -22,8 +23,13 @@ def sample(n_samples=300, n_classes=5, too_sure=2.0, seed=0, dtype=torch.float64
     return (too_sure * logits).to(dtype), target
 
 
-def mean_spread(logits):
-    return float((logits.amax(1) - logits.amin(1)).double().mean())
+def scales(logits, target):
+    """Median distance to the next lower logit, mean distance to wrong labels; those that exist."""
+    below = (logits.amax(1, keepdim=True) - logits).double()
+    gaps = [min(row) for z in below.tolist() if (row := [v for v in z if v > 0])]
+    wrong = [v for v in below.gather(1, target[:, None])[:, 0].tolist() if v > 0]
+    lower_median = [sorted(gaps)[(len(gaps) - 1) // 2]] if gaps else []
+    return lower_median + ([sum(wrong) / len(wrong)] if wrong else [])
 
 
 def fitted(logits, target):
@@ -95,21 +101,126 @@ def test_no_other_temperature_is_better(seed, n_samples, n_classes, exponent):
     logits *= 10.0**exponent
     target = torch.randint(n_classes, (n_samples,), generator=generator)
     scaling = fitted(logits, target)
-    best, spread = scaling.temperature, mean_spread(logits)
+    best, found = scaling.temperature, scales(logits, target)
     assert 0 < best < math.inf
-    if spread == 0:
+    if not found:
         assert best == 1 and not scaling.capped
         return
-    low, high = spread / 1e4, spread * 1e4
+    low, high = min(found) / 1e4, max(found) * 1e4
     assert low * (1 - 1e-12) <= best <= high * (1 + 1e-12)
     loss = float(negative_log_likelihood(logits / best, target))
-    for other in (low * 1e8 ** (k / 32) for k in range(33)):
+    for other in (low * (high / low) ** (k / 32) for k in range(33)):
         # Above by nothing but rounding, which grows with the largest scaled logit.
         rounding = 1e-14 * (1 + 6 * 10.0**exponent / other)
         assert loss <= float(negative_log_likelihood(logits / other, target)) + rounding
     if not scaling.capped:
         nudged = [float(negative_log_likelihood(logits / best / f, target)) for f in (0.99, 1.01)]
         assert loss <= min(nudged) + 1e-14
+
+
+# ---------------------------------------------------------------------------- hard to scale
+
+
+def independent(logits, target):
+    """T by scipy's root finder on the slope of the float64 loss in log T; -inf is probability 0."""
+    z = logits.double().numpy()
+    z = z - z.max(1, keepdims=True)
+    rows, y = np.arange(len(z)), target.numpy()
+
+    def slope(log_t):
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = np.maximum(z / math.exp(log_t), -1e5)
+        return (softmax(scaled, axis=1) * scaled).sum(1).sum() - (
+            z[rows, y] / math.exp(log_t)
+        ).sum()
+
+    return math.exp(brentq(slope, -12, 12, xtol=1e-13))
+
+
+def hard():
+    """Name -> (logits, target), each with a temperature of its own that exists."""
+    cases = {}
+    for n_classes in (2, 10, 1000):
+        cases[f"K {n_classes}"] = sample(300, n_classes)
+    logits, target = sample(500, 10, 1.7)
+    cases["float16"] = logits.half(), target
+    cases["bfloat16"] = logits.bfloat16(), target
+    cases["shifted"] = logits + torch.linspace(-1e4, 1e4, 500).double()[:, None], target
+    cases["imbalanced"] = logits[order := target.argsort()[:150]], target[order]
+    cases["tiny"], cases["large"] = (logits / 500, target), (logits * 500, target)
+    for name, value, dtype in (
+        ("-inf", -math.inf, torch.float64),
+        ("-1e4", -1e4, torch.float32),
+        ("-1e9", -1e9, torch.float64),
+        ("-1e30", -1e30, torch.float32),
+        ("lowest float16", torch.finfo(torch.float16).min, torch.float16),
+        ("lowest bfloat16", torch.finfo(torch.bfloat16).min, torch.bfloat16),
+        ("lowest float32", torch.finfo(torch.float32).min, torch.float32),
+        ("lowest float64", torch.finfo(torch.float64).min, torch.float64),
+    ):
+        masked = torch.cat([logits, torch.full((500, 3), value, dtype=torch.float64)], 1)
+        cases[f"3 masked by {name}"] = masked.to(dtype), target
+        most = torch.cat([logits, torch.full((500, 90), value, dtype=torch.float64)], 1)
+        cases[f"90 masked by {name}"] = most.to(dtype), target
+    for value in (1e4, 1e8, 1e300):
+        loud = logits.clone()
+        loud[0] = 0
+        loud[0, target[0]] = value
+        cases[f"one right row of {value:g}"] = loud, target
+    few = logits.clone()
+    few[torch.rand(500, 10, generator=torch.Generator().manual_seed(5)) < 0.4] = -math.inf
+    few[torch.arange(500), target] = logits[torch.arange(500), target]
+    cases["masked sample by sample"] = few, target
+    right = logits.argmax(1)
+    nearly = right.clone()
+    nearly[:3] = logits[:3].argsort(1)[:, -2]
+    cases["nearly separable"] = logits, nearly
+    return cases
+
+
+HARD = hard()
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_an_independent_solver_agrees(name):
+    logits, target = HARD[name]
+    scaling = fitted(logits, target)
+    assert not scaling.capped
+    assert scaling.temperature == pytest.approx(independent(logits, target), rel=1e-6)
+    assert scaling.transform(logits).shape == logits.shape
+
+
+@pytest.mark.parametrize("value", [-math.inf, -1e9, -1e300])
+@pytest.mark.parametrize("hopeless", [False, True])
+def test_where_no_temperature_is_best_a_mask_does_not_hide_it(value, hopeless):
+    """Separable or anti-correlated, with and without masked classes: the same cap."""
+    logits, _ = sample(200, 5)
+    target = logits.argmin(1) if hopeless else logits.argmax(1)
+    masked = torch.cat([logits, torch.full((200, 20), value, dtype=torch.float64)], 1)
+    plain, found = fitted(logits, target), fitted(masked, target)
+    assert plain.capped and found.capped
+    assert found.temperature == pytest.approx(plain.temperature, rel=1e-12)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_sample_with_a_mask(label):
+    scaling = fitted(torch.tensor([[3.0, 1.0, -math.inf]]), torch.tensor([label]))
+    assert scaling.capped and scaling.temperature == pytest.approx(2e-4 if label == 0 else 2e4)
+
+
+def test_what_no_mask_explains_is_refused():
+    logits, target = sample(5)
+    for bad in (math.nan, math.inf):
+        broken = logits.clone()
+        broken[3, 1] = bad
+        with pytest.raises(ValueError, match=r"logits must be finite, or -inf.*sample 3"):
+            fitted(broken, target)
+    with pytest.raises(ValueError, match="nothing else in sample 0"):
+        fitted(torch.full((1, 3), -math.inf), torch.tensor([0]))
+    masked = logits.clone()
+    masked[2, target[2]] = -math.inf
+    with pytest.raises(ValueError, match=f"label {target[2]} of sample 2, whose logit is -inf"):
+        fitted(masked, target)
 
 
 # ---------------------------------------------------------------------------- where it does not
@@ -119,20 +230,22 @@ def test_separable_data_go_to_the_lower_cap():
     logits, _ = sample()
     scaling = fitted(logits, logits.argmax(1))
     assert scaling.capped
-    assert scaling.temperature == pytest.approx(mean_spread(logits) / 1e4, rel=1e-12)
+    expected = min(scales(logits, logits.argmax(1))) / 1e4
+    assert scaling.temperature == pytest.approx(expected, rel=1e-12)
 
 
 def test_ties_at_the_top_count_as_separable():
     """The label shares the largest logit: the loss falls to log 2 and never turns."""
     scaling = fitted(torch.tensor([[3.0, 3.0, 0.0], [0.0, 1.0, 1.0]]), torch.tensor([1, 2]))
-    assert scaling.capped and scaling.temperature == pytest.approx(2e-4)
+    assert scaling.capped and scaling.temperature == pytest.approx(1e-4)
 
 
 def test_all_wrong_goes_to_the_upper_cap():
     logits, _ = sample()
     scaling = fitted(logits, logits.argmin(1))
     assert scaling.capped
-    assert scaling.temperature == pytest.approx(mean_spread(logits) * 1e4, rel=1e-12)
+    expected = max(scales(logits, logits.argmin(1))) * 1e4
+    assert scaling.temperature == pytest.approx(expected, rel=1e-12)
 
 
 def test_worse_than_chance_on_the_whole_goes_to_the_upper_cap():
@@ -153,7 +266,7 @@ def test_one_sample(label):
     scaling = fitted(torch.tensor([[3.0, 1.0, 0.0]]), torch.tensor([label]))
     # Above the sample's mean logit of 4/3: more certainty is better; below: less.
     assert scaling.capped
-    assert scaling.temperature == pytest.approx(3e-4 if label == 0 else 3e4)
+    assert scaling.temperature == pytest.approx({0: 2e-4, 1: 2e4, 2: 3e4}[label])
 
 
 def test_constant_logits_leave_one():
@@ -171,7 +284,7 @@ def test_the_ends_of_the_number_range(value, dtype):
     smallest = torch.tensor([[5e-324, 0.0], [0.0, 0.0]], dtype=torch.float64)
     assert fitted(smallest, torch.tensor([1, 0])).temperature == 1
     with pytest.raises(ValueError, match="float64"):
-        fitted(torch.tensor([[1.5e308, -1.5e308]], dtype=torch.float64), torch.tensor([0]))
+        fitted(torch.tensor([[1.5e308, -1.5e308]], dtype=torch.float64), torch.tensor([1]))
 
 
 @pytest.mark.parametrize("n_right", [10**2, 10**4])
