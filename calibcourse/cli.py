@@ -51,12 +51,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
+    start = commands.add_parser("start", help="copy the lessons to work/ and open JupyterLab there")
+    start.add_argument("number", nargs="?", default="", metavar="NN", help="lesson; default: 00")
+    start.add_argument("--no-lab", action="store_true", help="only copy")
+    start.set_defaults(run=_start)
+
+    update = commands.add_parser("update", help="bring the course's new version into work/")
+    update.add_argument("--no-pull", action="store_true", help="take what is in lessons/ as it is")
+    update.set_defaults(run=_update)
+
     doctor = commands.add_parser("doctor", help="check this computer; one remedy per finding")
     doctor.set_defaults(run=_doctor)
 
     progress = commands.add_parser("progress", help="print which exercises are solved")
     progress.add_argument("--csv", action="store_true", help="as a table for an instructor")
     progress.set_defaults(run=_progress)
+
+    group = commands.add_parser("class", help="where is a class stuck? from its progress files")
+    group.add_argument("files", nargs="+", metavar="FILES", help="progress files, or folders")
+    group.add_argument("--html", metavar="PATH", help="write a page: exercises, mistakes, students")
+    group.add_argument("--csv", metavar="PATH", help="write a row per student and exercise")
+    group.set_defaults(run=_class)
 
     build = commands.add_parser("build", help="write and execute the notebooks from their sources")
     build.add_argument("numbers", nargs="*", metavar="NN", help="lessons; default: all")
@@ -87,6 +102,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _start(options: argparse.Namespace) -> int:
+    from .course.workspace import start
+
+    return start(_course_folder(), options.number, lab=not options.no_lab)
+
+
+def _update(options: argparse.Namespace) -> int:
+    from .course.workspace import update
+
+    return update(_course_folder(), pull=not options.no_pull)
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from .course.doctor import doctor
 
@@ -99,8 +126,14 @@ def _progress(options: argparse.Namespace) -> int:
     return main(csv=options.csv)
 
 
+def _class(options: argparse.Namespace) -> int:
+    from .course.class_report import class_report
+
+    return class_report(options.files, options.html, options.csv)
+
+
 def _build(options: argparse.Namespace) -> int:
-    root = _course_folder()
+    root = _source_folder()
     if not options.check:
         from .course.build import build
 
@@ -122,7 +155,7 @@ def _problems(root: Path, numbers: Sequence[str]) -> list[str]:
 def _publish(options: argparse.Namespace) -> int:
     from .course.publish import publish, unpublish
 
-    root = _course_folder()
+    root = _source_folder()
     if options.undo and not (options.repo or options.ref):
         changed = unpublish(root)
     elif options.repo and options.ref and not options.undo:
@@ -153,12 +186,19 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _course_folder() -> Path:
-    """The nearest folder, from the current one upwards, that holds the sources of lessons."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "pyproject.toml").exists() and (folder / "solutions").is_dir():
-            return folder
-    raise ValueError(f"run this in the folder of the course; {here} is outside one")
+    from .exercises.store import course_folder
+
+    folder = course_folder()
+    if folder is None:
+        raise ValueError(f"run this in the folder of the course; {Path.cwd()} is outside one")
+    return folder
+
+
+def _source_folder() -> Path:
+    folder = _course_folder()
+    if not (folder / "solutions").is_dir():
+        raise ValueError(f"{folder} holds no sources of lessons: it is a copy without solutions")
+    return folder
 
 
 def _positive(text: str) -> int:

@@ -7,6 +7,7 @@ import nbformat
 import pytest
 
 from calibcourse.course import build as build_module
+from calibcourse.course import rules
 from calibcourse.course.build import (
     WIDGET_VIEW,
     build,
@@ -308,6 +309,16 @@ def test_every_edit_of_a_notebook_is_found(built_course, edit):
     _rewrite(built_course / LEARNERS, edit)
     (difference,) = check(built_course)
     assert difference.startswith(LEARNERS) and "calibcourse build 01" in difference
+
+
+def test_a_notebook_that_an_editor_opened_and_saved_is_in_step(built_course):
+    """What JupyterLab writes for having been looked at: its kernel's version of Python."""
+    _rewrite(
+        built_course / LEARNERS,
+        lambda nb: nb.metadata.language_info.update(version="3.13.1", pygments_lexer="ipython"),
+    )
+    assert check(built_course) == []
+    assert rules.normalised(read_notebook(built_course / LEARNERS)) == []
 
 
 def test_an_edited_source_is_found_in_both_notebooks(built_course):

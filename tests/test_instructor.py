@@ -124,9 +124,9 @@ def test_every_documented_line_is_tried():
 def class_course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real configuration around lessons of one line."""
     root = tmp_path_factory.mktemp("class") / "course"
-    for folder in ("lessons", "solutions", "tests"):
+    for folder in ("lessons", "solutions", "tests", "work"):
         (root / folder).mkdir(parents=True)
-    for name in (ONE, *OTHER, *SOLUTIONS, "lessons/my_01.ipynb"):
+    for name in (ONE, *OTHER, *SOLUTIONS, "lessons/my_01.ipynb", "work/01.ipynb"):
         write_lesson(root / name, "2")
     (root / UNIT[0]).write_text("def test_unit():\n    pass\n")
     (root / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
@@ -154,18 +154,20 @@ def test_a_documented_line_tests_just_what_it_says(class_course: Path, options: 
     assert outcomes(class_course, *options.split()) == dict.fromkeys(DOCUMENTED[options], "PASSED")
 
 
+def test_the_learners_copies_are_passed_over_from_the_top_too(class_course: Path):
+    assert outcomes(class_course, ".") == dict.fromkeys(DOCUMENTED[""], "PASSED")
+
+
 def test_a_learners_copy_is_tested_where_it_is_named(class_course: Path):
-    right, changed = "lessons/my_01.ipynb", "lessons/my_changed.ipynb"
+    right, changed, own = "lessons/my_01.ipynb", "lessons/my_changed.ipynb", "work/01.ipynb"
     write_lesson(class_course / changed, printed="3")
-    assert outcomes(class_course, right, changed) == {right: "PASSED", changed: "FAILED"}
+    found = outcomes(class_course, right, changed, own)
+    assert found == {right: "PASSED", changed: "FAILED", own: "PASSED"}
 
 
 # ------------------------------------------------------------------------------- an update
 
 LESSON, EXERCISES = "lessons/01_confidence_and_ece.ipynb", "calibcourse/exercises/lesson_01.py"
-OWN = "lessons/my_01.ipynb"
-# What the README says to do for a lesson that was answered in place.
-RESCUE = (f"mv {LESSON} {OWN}", f"git restore {LESSON}", "git pull")
 STARTED = """\
 from calibcourse.exercises import store
 
@@ -179,11 +181,6 @@ from calibcourse.exercises import store
 assert store.record_attempt("01/ece", "incorrect") is None
 main(csv=True)
 """
-
-
-def test_the_readme_says_what_to_do():
-    text = " ".join(README.split())
-    assert [line for line in RESCUE if f"`{line}`" not in text] == []
 
 
 def git(folder: Path, *words: str) -> str:
@@ -213,16 +210,6 @@ def learner(origin: Path, tmp_path: Path) -> Path:
     return tmp_path / "learner"
 
 
-def answer(path: Path) -> bytes:
-    """Answer the first exercise of a notebook and run it; what the file then holds."""
-    notebook = nbformat.read(path, as_version=4)
-    cell = next(cell for cell in notebook.cells if "your code here" in cell.source)
-    cell.source = cell.source.replace("...  # your code here", "return 'my own answer'")
-    cell.outputs = [new_output("stream", name="stdout", text="my own output\n")]
-    nbformat.write(notebook, path)
-    return path.read_bytes()
-
-
 def update(origin: Path) -> None:
     """A new version: other words in a lesson, an exercise renamed, one removed and one added."""
     notebook = nbformat.read(origin / LESSON, as_version=4)
@@ -234,31 +221,6 @@ def update(origin: Path) -> None:
     text += "\nfrom dataclasses import replace\n\nextra = replace(ece, name='extra')\ndel useless\n"
     (origin / EXERCISES).write_text(text, encoding="utf-8")
     git(origin, "commit", "--quiet", "-a", "-m", "A new version")
-
-
-def test_an_update_leaves_a_copy_of_the_learners_own_alone(origin: Path, learner: Path):
-    own = learner / OWN
-    shutil.copy(learner / LESSON, own)
-    answers = answer(own)
-    update(origin)
-    assert git(learner, "status", "--short") == ""  # git passes over the copy
-    git(learner, "pull", "--quiet")
-    assert own.read_bytes() == answers
-    assert "Words of the new version." in (learner / LESSON).read_text(encoding="utf-8")
-
-
-def test_a_lesson_answered_in_place_is_renamed_before_an_update(origin: Path, learner: Path):
-    answers = answer(learner / LESSON)
-    update(origin)
-    refused = call(learner, "git", "pull", "--quiet")
-    assert refused.returncode != 0 and LESSON in refused.stderr
-    assert (learner / LESSON).read_bytes() == answers
-
-    for line in RESCUE:
-        assert call(learner, *line.split()).returncode == 0
-    assert (learner / OWN).read_bytes() == answers
-    assert "Words of the new version." in (learner / LESSON).read_text(encoding="utf-8")
-    assert git(learner, "status", "--short") == ""
 
 
 def test_progress_survives_an_update(origin: Path, learner: Path):

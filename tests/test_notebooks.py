@@ -149,7 +149,6 @@ BREAKS = [
     (rules.sized_like_a_lesson, lambda nb: write(nb, "word " * 900)),
     (rules.sized_like_a_lesson, lambda nb: nb.cells[5].update(source="x = 1\n" * 40)),
     (rules.normalised, lambda nb: nb.metadata.update(widgets={})),
-    (rules.normalised, lambda nb: nb.metadata.update(language_info={"version": "3.11.7"})),
     (rules.normalised, lambda nb: show(nb, **{WIDGET_VIEW: "{}"})),
     (rules.normalised, lambda nb: write(nb, "{{header: none}}")),
     (rules.normalised, lambda nb: nb.cells[5].update(source="    ### BEGIN SOLUTION\n")),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from calibcourse.course import progress
 from calibcourse.exercises import all_exercises, store
+from calibcourse.exercises.lesson_00 import over_confidence
 
 _KEYS = [exercise.key for exercise in all_exercises()]
 
@@ -47,8 +48,101 @@ def test_first_correct_is_not_moved(path):
     record = record.attempted("correct", "2026-01-02T00:00:00Z")
     record = record.attempted("correct", "2026-01-03T00:00:00Z")
     assert record == store.Record(
-        "correct", 3, "2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z", "2026-01-02T00:00:00Z"
+        outcome="correct",
+        attempts=3,
+        first_attempt="2026-01-01T00:00:00Z",
+        last_attempt="2026-01-03T00:00:00Z",
+        first_correct="2026-01-02T00:00:00Z",
+        attempts_until_correct=2,
     )
+
+
+def test_mistakes_and_different_answers_are_counted(path):
+    checks = [  # the outcome, the mistake and the answer of each check
+        ("incorrect", "softmax twice", "a" * 16),
+        ("incorrect", "softmax twice", "a" * 16),  # run again: no attempt
+        ("incorrect", "softmax twice", "b" * 16),
+        ("your code raised", "your code raised", "c" * 16),
+        ("correct", None, "d" * 16),
+        ("incorrect", "softmax twice", "a" * 16),
+        ("correct", None, "d" * 16),
+        ("correct", None, None),  # without a source nobody knows: it counts
+    ]
+    for check in checks:
+        assert store.record_attempt("01/ece", *check) is None
+    record = store.load()["01/ece"]
+    assert record.mistakes == {"softmax twice": 2, "your code raised": 1}
+    assert record.answers == ("a" * 16, "b" * 16, "c" * 16, "d" * 16)
+    assert (record.attempts, record.attempts_until_correct) == (5, 4)
+
+
+def test_an_answer_that_is_right_only_later_counts_as_right(path):
+    """A helper it calls was mended, and its own source stayed."""
+    store.record_attempt("01/ece", "incorrect", "not explained", "a" * 16)
+    store.record_attempt("01/ece", "correct", None, "a" * 16)
+    record = store.load()["01/ece"]
+    assert (record.outcome, record.attempts, record.attempts_until_correct) == ("correct", 1, 1)
+
+
+def test_what_is_kept_of_one_exercise_has_an_end(path):
+    record = store.Record()
+    for number in range(2000):
+        record = record.attempted(
+            "incorrect", "2026-01-01T00:00:00Z", f"{number}\n" * 99, f"{number:016x}"
+        )
+    assert record.attempts == 2000 and record.answers[-1] == f"{1999:016x}"
+    store._update("01/ece", lambda _: record)
+    assert store.load()["01/ece"] == record and path.stat().st_size < 50_000
+
+
+@pytest.mark.parametrize("same", ["def f(x):\n  return x  # why", "    def f(x): return (x)\n"])
+def test_layout_and_comments_make_no_other_answer(same):
+    assert store.digest(same) == store.digest("def f(x):\n    return x")
+
+
+def test_any_text_has_a_digest():
+    texts = ["def f(x): return 2", "ex.check(lambda x: (", "\0", "\ud800", "(" * 10_000, "x is 1"]
+    assert len({store.digest(text) for text in texts}) == len(texts)
+
+
+OLD = {  # as written before mistakes and answers were recorded
+    "outcome": "correct",
+    "attempts": 3,
+    "first_attempt": "2026-01-01T00:00:00Z",
+    "last_attempt": "2026-01-02T00:00:00Z",
+    "first_correct": "2026-01-02T00:00:00Z",
+    "hints_seen": 2,
+    "solution_seen": True,
+}
+
+
+def test_a_file_of_the_first_version_is_read_and_goes_on(path):
+    path.parent.mkdir()
+    path.write_text(json.dumps({"version": 1, "exercises": {"01/ece": OLD, "01/bins": OLD}}))
+    assert store.load()["01/ece"] == store.Record(**OLD)
+    assert store.record_attempt("01/ece", "incorrect", "softmax twice", "a" * 16) is None
+    assert json.loads(path.read_text())["version"] == 2
+    records = store.load()
+    assert records["01/bins"] == store.Record(**OLD)
+    record = records["01/ece"]
+    assert (record.attempts, record.mistakes) == (4, {"softmax twice": 1})
+    assert record.first_correct == OLD["first_correct"] and record.attempts_until_correct is None
+    assert not _neighbours(path)
+
+
+def test_a_check_tells_its_mistake_and_its_answer(path):
+    def my_over_confidence(confidence, correct):
+        return correct.float().mean() - confidence.mean()
+
+    for _ in range(2):
+        over_confidence.check(my_over_confidence)
+    over_confidence.check(lambda confidence, correct: 1 / 0)
+    over_confidence.check(lambda confidence, correct: confidence.mean() * 3)
+    over_confidence.check(over_confidence.reference)
+    over_confidence.check(None)  # not attempted
+    record = store.load()["00/over_confidence"]
+    assert record.mistakes == {"sign reversed": 1, "your code raised": 1, "not explained": 1}
+    assert (record.attempts, record.attempts_until_correct, len(record.answers)) == (4, 4, 4)
 
 
 def test_hints_and_solution_are_kept_beside_attempts(path):
@@ -119,11 +213,14 @@ _ENTRY = {
     "first_correct": None,
     "hints_seen": 0,
     "solution_seen": False,
+    "mistakes": {},
+    "answers": [],
+    "attempts_until_correct": None,
 }
 
 
 def _document(**changes) -> bytes:
-    return json.dumps({"version": 1, "exercises": {"01/ece": {**_ENTRY, **changes}}}).encode()
+    return json.dumps({"version": 2, "exercises": {"01/ece": {**_ENTRY, **changes}}}).encode()
 
 
 DAMAGED = {
@@ -148,6 +245,16 @@ DAMAGED = {
     "time is not a time": _document(first_correct='=HYPERLINK("x")'),
     "time is a number": _document(last_attempt=5),
     "solution_seen is a number": _document(solution_seen=1),
+    "mistakes is a list": _document(mistakes=["softmax twice"]),
+    "a mistake is not printable": _document(mistakes={"\x1b[2J": 1}),
+    "a mistake is too long": _document(mistakes={"x" * 121: 1}),
+    "too many mistakes": _document(mistakes={str(number): 1 for number in range(101)}),
+    "a mistake happened half a time": _document(mistakes={"softmax twice": 0.5}),
+    "answers is a dictionary": _document(answers={"a" * 16: 1}),
+    "an answer is no digest": _document(answers=["return 1"]),
+    "too many answers": _document(answers=["a" * 16] * 501),
+    "attempts_until_correct is text": _document(attempts_until_correct="3"),
+    "a file of version 1 with later fields": _document().replace(b'"version": 2', b'"version": 1'),
     "a field too many": _document(extra=1),
     "a field too few": _document().replace(b'"hints_seen": 0, ', b""),
 }

@@ -243,7 +243,10 @@ def check(root: Path, numbers: Sequence[str] = ()) -> list[str]:
 
 
 def differs(source: Path, kind: str, address: Address | None) -> list[str]:
-    """How the stored notebook of a source differs from what `build` would write, outputs aside."""
+    """How the stored notebook of a source differs from what `build` would write, outputs aside.
+
+    `language_info` is the editor's: whoever opens a notebook has their Python's version there.
+    """
     path = notebook_path(source, kind)
     name, remedy = f"{kind}/{path.name}", f"run `calibcourse build {source.name[:2]}`"
     if not path.exists():
@@ -257,6 +260,7 @@ def differs(source: Path, kind: str, address: Address | None) -> list[str]:
             ours.get(key) != theirs.get(key) for key in ("cell_type", "id", "source", "metadata")
         ):
             return [f"{name}, cell {index} differs from its source: {remedy}"]
+    expected.metadata["language_info"] = stored.metadata.get("language_info")
     if path.read_text(encoding="utf-8") != notebook_text(with_outputs(expected, stored)):
         return [f"{name} is not written as `calibcourse build` writes it: {remedy}"]
     return []

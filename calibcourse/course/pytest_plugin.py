@@ -15,6 +15,7 @@ import pytest
 SANITIZE = Path("tests/nbval_sanitize.cfg")
 OFFLINE = Path("tests/offline")
 PACKAGE = Path("calibcourse")
+WORK = "work"
 _SCRATCH = pytest.StashKey[Path]()
 
 
@@ -51,7 +52,7 @@ def _go_offline(folder: Path) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Pass over a learner's own copies, `my_*.ipynb`; of one that is named, pytest does not ask.
+    """Pass over a learner's copies, in `work/` or `my_*.ipynb`; what is named is not asked for.
 
     Also over Python files that are neither a test nor a module of the package: to look for their
     examples, `--doctest-modules` would import them, and a lesson's source trains networks.
@@ -59,7 +60,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     path = collection_path
     if path.suffix == ".py" and not path.match("test_*.py"):
         return None if path.is_relative_to(config.rootpath / PACKAGE) else True
-    return True if path.match("my_*.ipynb") else None
+    return True if path.match("my_*.ipynb") or path == config.rootpath / WORK else None
 
 
 @pytest.hookimpl(wrapper=True)

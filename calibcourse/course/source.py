@@ -37,16 +37,17 @@ _EXERCISE_MINUTES = re.compile(r"about (\d+) minutes\.\*$", re.M)
 FOLDED = {"source_hidden": True}  # the bootstrap cell: plumbing is no first screen
 _FORMATTER = re.compile(r"(?m)[ \t]*# fmt: (?:skip|off|on)$")
 # Fixed, so that another patch version of Python or of the kernel changes no byte.
+LANGUAGE = {
+    "codemirror_mode": {"name": "ipython", "version": 3},
+    "file_extension": ".py",
+    "mimetype": "text/x-python",
+    "name": "python",
+    "nbconvert_exporter": "python",
+    "pygments_lexer": "ipython3",
+}
 _METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
-    "language_info": {
-        "codemirror_mode": {"name": "ipython", "version": 3},
-        "file_extension": ".py",
-        "mimetype": "text/x-python",
-        "name": "python",
-        "nbconvert_exporter": "python",
-        "pygments_lexer": "ipython3",
-    },
+    "language_info": LANGUAGE,
 }
 
 

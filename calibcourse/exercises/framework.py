@@ -202,7 +202,11 @@ class Exercise:
         feedback = self.evaluate(answer)
         note = None
         if feedback.outcome is not Outcome.NOT_ATTEMPTED:
-            note = store.record_attempt(self.key, feedback.outcome.value)
+            source = _source(answer)
+            answer_digest = None if source is None else store.digest(source)
+            note = store.record_attempt(
+                self.key, feedback.outcome.value, self.mistake(feedback), answer_digest
+            )
         _display(feedback.card, note)
 
     def evaluate(self, answer: Any) -> Feedback:
@@ -215,6 +219,20 @@ class Exercise:
             The feedback that `check` shows.
         """
         return examine(self, answer)
+
+    def mistake(self, feedback: Feedback) -> str | None:
+        """The name of the mistake that a check found, for the progress file; None if correct.
+
+        That of a wrong solution, else the first sentence of a general diagnosis.
+        """
+        if feedback.outcome is not Outcome.INCORRECT:
+            return None if feedback.outcome is Outcome.CORRECT else feedback.outcome.value
+        if feedback.diagnosis is None:
+            return "not explained"
+        for wrong in self.wrong:
+            if wrong.diagnosis == feedback.diagnosis:
+                return wrong.name
+        return feedback.diagnosis.partition(".")[0]
 
     def hint(self) -> None:
         """Show the next hint; after the last one, the last again."""
@@ -280,6 +298,13 @@ def claim(text: str, holds: Any, **numbers: Any) -> None:
 
 def _display(card: Card, note: str | None) -> None:
     display(replace(card, rows=(*card.rows, ("Note", note))) if note else card)
+
+
+def _source(answer: Any) -> str | None:
+    try:
+        return inspect.getsource(answer)
+    except Exception:  # no function, or one that was made without a file or a cell
+        return None
 
 
 def _of_five(stars: int) -> str:

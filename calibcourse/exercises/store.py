@@ -6,9 +6,15 @@ may write at once, and a damaged file is set aside, never trusted. Setting the v
 device keeps no progress at all.
 """
 
+import ast
+import hashlib
 import os
+import re
+import textwrap
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -17,10 +23,14 @@ from filelock import FileLock, Timeout
 
 from .._files import read_json, write_json
 
-VERSION = 1
+VERSION = 2  # 1 had no mistakes, answers and attempts_until_correct; it is still read
 OUTCOMES = ("not attempted", "your code raised", "incorrect", "correct")  # from worst to best
 _MAX_BYTES = 1_000_000
+_MAX_ANSWERS = 500  # digests kept of one exercise, the latest
+_MAX_MISTAKES, _MAX_NAME = 100, 120  # names of one exercise, characters of one
 _LOCK_SECONDS = 5.0
+_SINCE_2 = {"mistakes", "answers", "attempts_until_correct"}
+_DIGEST = re.compile("[0-9a-f]{16}")
 _NOT_WRITABLE = (
     "Progress not saved: its file cannot be written. Your result stands; to save, set "
     "CALIBCOURSE_PROGRESS to a file that can."
@@ -41,10 +51,14 @@ class Record:
 
     Attributes:
         outcome: the best so far, one of `OUTCOMES`.
-        attempts: checks of an answer; an untouched stub does not count.
+        attempts: different answers checked; an untouched stub does not count, nor does an answer
+            that was checked before.
         first_attempt, last_attempt, first_correct: UTC, ISO 8601, or None.
         hints_seen: the number of different hints shown.
         solution_seen: whether the solution was shown.
+        mistakes: number of different answers by the name of the mistake in them.
+        answers: digests of the different answers, in the order of their first check.
+        attempts_until_correct: attempts up to the first correct one, or None.
     """
 
     outcome: str = OUTCOMES[0]
@@ -54,35 +68,64 @@ class Record:
     first_correct: str | None = None
     hints_seen: int = 0
     solution_seen: bool = False
+    mistakes: dict[str, int] = field(default_factory=dict)
+    answers: tuple[str, ...] = ()
+    attempts_until_correct: int | None = None
 
-    def attempted(self, outcome: str, now: str) -> "Record":
-        """The record after one more attempt."""
-        best = max(self.outcome, outcome, key=OUTCOMES.index)
+    def attempted(
+        self, outcome: str, now: str, mistake: str | None = None, answer: str | None = None
+    ) -> "Record":
+        """The record after one more check, which is no attempt if the answer was checked before.
+
+        Args:
+            outcome: one of `OUTCOMES`.
+            now: UTC, ISO 8601.
+            mistake: its name, or None.
+            answer: digest of the answer's source; None where there is no source: always new.
+        """
+        new = answer is None or answer not in self.answers
+        attempts = self.attempts + new
+        correct = outcome == OUTCOMES[-1]
+        first = correct and self.first_correct is None
         return replace(
             self,
-            outcome=best,
-            attempts=self.attempts + 1,
+            outcome=max(self.outcome, outcome, key=OUTCOMES.index),
+            attempts=attempts,
             first_attempt=self.first_attempt or now,
             last_attempt=now,
-            first_correct=self.first_correct or (now if outcome == OUTCOMES[-1] else None),
+            first_correct=now if first else self.first_correct,
+            mistakes=_counted(self.mistakes, mistake) if new and mistake else self.mistakes,
+            answers=(*self.answers, answer)[-_MAX_ANSWERS:] if new and answer else self.answers,
+            attempts_until_correct=attempts if first else self.attempts_until_correct,
         )
 
 
-def progress_path() -> Path:
-    """Where progress is kept: the environment's choice, the course folder, or the current one.
+def _counted(mistakes: dict[str, int], name: str) -> dict[str, int]:
+    name = "".join(letter for letter in name if letter.isprintable())[:_MAX_NAME]
+    if name not in mistakes and len(mistakes) >= _MAX_MISTAKES:
+        return mistakes
+    return mistakes | {name: mistakes.get(name, 0) + 1}
 
-    The course folder is the nearest one, from the current folder upwards, that holds `lessons`
-    beside `solutions` or beside `pyproject.toml`.
-    """
+
+def progress_path() -> Path:
+    """Where progress is kept: the environment's choice, the course folder, or the current one."""
     chosen = os.environ.get("CALIBCOURSE_PROGRESS")
     if chosen:
         return Path(chosen).expanduser()
+    return (course_folder() or Path.cwd()) / ".calibcourse" / "progress.json"
+
+
+def course_folder() -> Path | None:
+    """The nearest folder, from the current one upwards, that holds the course; None outside.
+
+    It holds `lessons` beside `solutions` or, where those are not given out, `pyproject.toml`.
+    """
     here = Path.cwd()
     for folder in (here, *here.parents):
         beside = (folder / "solutions").is_dir() or (folder / "pyproject.toml").is_file()
         if beside and (folder / "lessons").is_dir():
-            return folder / ".calibcourse" / "progress.json"
-    return here / ".calibcourse" / "progress.json"
+            return folder
+    return None
 
 
 def load(path: Path | None = None) -> dict[str, Record]:
@@ -111,10 +154,36 @@ def load(path: Path | None = None) -> dict[str, Record]:
     return _validated(document)
 
 
-def record_attempt(key: str, outcome: str) -> str | None:
-    """Remember an attempt at an exercise. Returns None, or one line on why it was not saved."""
+def record_attempt(
+    key: str, outcome: str, mistake: str | None = None, answer: str | None = None
+) -> str | None:
+    """Remember the check of an answer.
+
+    Args:
+        key: of the exercise, "lesson/exercise".
+        outcome: one of `OUTCOMES`.
+        mistake: the name of the mistake that was found, or None.
+        answer: digest of the answer's source (`digest`), or None where there is no source.
+
+    Returns:
+        None, or one line on why it was not saved.
+    """
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return _update(key, lambda record: record.attempted(outcome, now))
+    return _update(key, lambda record: record.attempted(outcome, now, mistake, answer))
+
+
+def digest(source: str) -> str:
+    """16 hexadecimal digits that stand for an answer; comments and layout make no difference.
+
+    Example:
+        >>> digest("def f(x):\\n    return x  # what else?") == digest("def f(x): return x")
+        True
+    """
+    # What is no whole statement, such as a lambda's line, is taken as it stands.
+    with suppress(SyntaxError, ValueError, RecursionError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source = ast.unparse(ast.parse(textwrap.dedent(source)))
+    return hashlib.sha256(source.encode(errors="replace")).hexdigest()[:16]
 
 
 def record_hint(key: str, number: int) -> str | None:
@@ -176,16 +245,24 @@ def _validated(document: object) -> dict[str, Record]:
     exercises = document.get("exercises")
     if not isinstance(exercises, dict):
         raise UnreadableProgress("not a progress file")
-    return {key: _validated_record(entry) for key, entry in exercises.items()}
+    known = {field.name for field in fields(Record)} - (
+        _SINCE_2 if document["version"] < 2 else set()
+    )
+    return {key: _validated_record(entry, known) for key, entry in exercises.items()}
 
 
-def _validated_record(entry: object) -> Record:
-    names = {field.name for field in fields(Record)}
-    if not isinstance(entry, dict) or set(entry) != names:
+def _validated_record(entry: object, known: set[str]) -> Record:
+    if not isinstance(entry, dict) or set(entry) != known:
         raise UnreadableProgress("an entry has the wrong fields")
-    record = Record(**entry)
+    if not isinstance(entry.get("answers", []), list):
+        raise UnreadableProgress("an entry has impossible values")
+    record = Record(**entry | {"answers": tuple(entry.get("answers", ()))})
     valid = (
         record.outcome in OUTCOMES
+        and _valid_mistakes(record.mistakes)
+        and len(record.answers) <= _MAX_ANSWERS
+        and all(isinstance(one, str) and _DIGEST.fullmatch(one) for one in record.answers)
+        and (record.attempts_until_correct is None or _natural(record.attempts_until_correct))
         and _natural(record.attempts)
         and _natural(record.hints_seen)
         and isinstance(record.solution_seen, bool)
@@ -194,6 +271,15 @@ def _validated_record(entry: object) -> Record:
     if not valid:
         raise UnreadableProgress("an entry has impossible values")
     return record
+
+
+def _valid_mistakes(mistakes: object) -> bool:
+    return (
+        isinstance(mistakes, dict)
+        and len(mistakes) <= _MAX_MISTAKES
+        and all(name.isprintable() and len(name) <= _MAX_NAME for name in mistakes)
+        and all(map(_natural, mistakes.values()))
+    )
 
 
 def _natural(value: object) -> bool:

@@ -4,12 +4,14 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -44,19 +46,35 @@ class Lab:
     token: str
     folder: Path
 
-    def address(self, notebook: str) -> str:
+    def address(self, notebook: str, folder: str = "lessons") -> str:
         """Where a notebook is opened, in a fresh workspace."""
-        return f"{self.url}/lab/tree/lessons/{notebook}?reset&token={self.token}"
+        return f"{self.url}/lab/tree/{folder}/{notebook}?reset&token={self.token}"
 
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """JupyterLab as the README starts it, but for its home, its folder and its port."""
+    """JupyterLab in a learner's copy of the lessons."""
     home = tmp_path_factory.mktemp("home")
     folder = home / "course"
     folder.mkdir()
     shutil.copytree(ROOT / "lessons", folder / "lessons")
-    for name, content in SETTINGS.items():
+    with serving(home, folder, ["-m", "jupyterlab"]) as lab:
+        yield lab
+
+
+@contextmanager
+def serving(
+    home: Path, folder: Path, command: Sequence[str], settings: dict[str, dict] | None = None
+) -> Iterator[Lab]:
+    """A JupyterLab that a Python command starts, but for its home, its folder and its port.
+
+    Args:
+        home: a temporary folder.
+        folder: that it serves.
+        command: after `python`.
+        settings: of JupyterLab, beside `SETTINGS`.
+    """
+    for name, content in (SETTINGS | (settings or {})).items():
         path = home / "settings" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content), encoding="utf-8")
@@ -78,25 +96,40 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             "JUPYTER_TOKEN": token,
         }
     )
+    config = {
+        "ip": "127.0.0.1",
+        "port": port,
+        "port_retries": 0,
+        "open_browser": False,
+        "allow_root": True,
+        "root_dir": str(folder),
+    }
+    (home / "config").mkdir(exist_ok=True)
+    file = home / "config/jupyter_server_config.json"
+    file.write_text(json.dumps({"ServerApp": config}), encoding="utf-8")
     log = home / "jupyterlab.log"
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
-    command += [f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1"]
-    command += [f"--ServerApp.root_dir={folder}", "--ServerApp.port_retries=0"]
     with log.open("w") as output:
         server = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL
+            [sys.executable, *command],
+            cwd=folder,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             lab = Lab(f"http://127.0.0.1:{port}", token, folder)
             _wait_until_it_answers(lab, server, log)
             yield lab
         finally:
-            server.terminate()
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)  # what it started too
             server.wait(30)
 
 
 def _wait_until_it_answers(lab: Lab, server: subprocess.Popen, log: Path) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while time.monotonic() < end and server.poll() is None:
         try:
             with urllib.request.urlopen(f"{lab.url}/api/status?token={lab.token}", timeout=5):
