@@ -73,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--csv", metavar="PATH", help="write a row per student and exercise")
     group.set_defaults(run=_class)
 
+    grade = commands.add_parser("grade", help="check submitted notebooks, safely")
+    grade.add_argument("folder", metavar="FOLDER", help="of NAME.ipynb or NAME/*.ipynb")
+    grade.add_argument("--csv", metavar="PATH", help="write a row per student and exercise")
+    grade.add_argument("--html", metavar="FOLDER", help="write a page per student")
+    grade.add_argument("--jobs", type=_positive, metavar="N", help="notebooks at a time (cores)")
+    grade.set_defaults(run=_grade)
+
     build = commands.add_parser("build", help="write and execute the notebooks from their sources")
     build.add_argument("numbers", nargs="*", metavar="NN", help="lessons; default: all")
     build.add_argument(
@@ -130,6 +137,12 @@ def _class(options: argparse.Namespace) -> int:
     from .course.class_report import class_report
 
     return class_report(options.files, options.html, options.csv)
+
+
+def _grade(options: argparse.Namespace) -> int:
+    from .course.grade import grade
+
+    return grade(options.folder, options.csv, options.html, options.jobs)
 
 
 def _build(options: argparse.Namespace) -> int:

@@ -65,8 +65,9 @@ def open_until_saved(page: Page, address: str, path: Path) -> None:
     """Open a lesson, touch nothing, and wait until JupyterLab has saved it by itself."""
     before = path.stat().st_mtime_ns
     page.goto(address)
-    expect(page.locator("#jp-main-statusbar").get_by_text("| Idle")).to_be_visible()
-    for _ in range(240):
+    idle = page.locator("#jp-main-statusbar").get_by_text("| Idle")
+    expect(idle).to_be_visible(timeout=240 * SECOND)
+    for _ in range(480):
         page.wait_for_timeout(0.25 * SECOND)
         if path.stat().st_mtime_ns != before:
             return
