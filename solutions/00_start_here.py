@@ -161,17 +161,18 @@ claim("once 99 % of the training images are right, both fall: each to below thre
 def my_over_confidence(confidence, correct):
     """confidence (N,) in [0, 1], correct (N,) bool -> mean confidence minus accuracy, a scalar."""
     ### BEGIN SOLUTION
-    return confidence.mean() - correct.float().mean()
+    # {{solution: 00/over_confidence}}
     ### END SOLUTION
 
 
 ex.over_confidence.check(my_over_confidence)
+my_over_confidence = ex.over_confidence.mine(my_over_confidence)
 
 # %% [markdown]
 # Stuck? `ex.over_confidence.hint()` gives a first hint, the next call a stronger one, and
-# `ex.over_confidence.solution()` shows ours. An unsolved exercise blocks nothing: the cell after it
-# goes on with the package's own function. Your results are kept in a file on this machine only;
-# `calibcourse progress` in a terminal prints them.
+# `ex.over_confidence.solution()` shows ours. An unsolved exercise blocks nothing: the cells after it
+# go on with your function if it is correct, else with ours. Your results are kept in a file on this
+# machine only; `calibcourse progress` in a terminal prints them.
 #
 # ## 5 · Finding your way
 #

@@ -64,13 +64,12 @@ train_target, test_target = data.train.target, data.test.target
 def my_margin(logits, target):
     """logits (N, K), target (N,) int64 -> true margins (N,)."""
     ### BEGIN SOLUTION
-    true = logits.gather(1, target[:, None])[:, 0]
-    rivals = logits.scatter(1, target[:, None], float("-inf"))
-    return true - rivals.max(dim=1).values
+    # {{solution: 02/margin}}
     ### END SOLUTION
 
 
 ex.margin.check(my_margin)
+my_margin = ex.margin.mine(my_margin)
 
 # %%
 train_margin = cc.true_margin(train_logits, train_target)
@@ -116,14 +115,12 @@ claim("the worst test image is wrong by more logits than the median training ima
 def my_band(margin, n_classes):
     """margin (N,) -> the lower and the upper bound on 1 - p_y, each (N,), as in the last display."""
     ### BEGIN SOLUTION
-    rival = torch.exp(-margin)
-    lower = rival / (1 + rival)
-    upper = (n_classes - 1) * rival / (1 + (n_classes - 1) * rival)
-    return lower, upper
+    # {{solution: 02/band}}
     ### END SOLUTION
 
 
 ex.band.check(my_band)
+my_band = ex.band.mine(my_band)
 
 # %%
 bounds = cc.softmax_tail_bounds(test_logits, test_target)
@@ -162,12 +159,12 @@ claim("the lower bound of this course is never below the paper's",
 def my_log_q(margin):
     """margin (N,) -> log of the mean of exp(-margin), a scalar, also for margins of -1000."""
     ### BEGIN SOLUTION
-    largest = (-margin).max()
-    return largest + torch.log(torch.exp(-margin - largest).mean())
+    # {{solution: 02/log_q}}
     ### END SOLUTION
 
 
 ex.log_q.check(my_log_q)
+my_log_q = ex.log_q.mine(my_log_q)
 
 # %% tags=["nbval-ignore-output"]
 for name, margin in [("training", train_margin), ("test", test_margin)]:
@@ -223,13 +220,12 @@ def my_pgd_step(point, gradient, clean, step_size, epsilon):
     point: where the walk is; gradient: of the margin at point; clean: the centre of the ball.
     """
     ### BEGIN SOLUTION
-    moved = point - step_size * gradient.sign()
-    inside = torch.minimum(torch.maximum(moved, clean - epsilon), clean + epsilon)
-    return inside.clamp(0, 1)
+    # {{solution: 02/pgd_step}}
     ### END SOLUTION
 
 
 ex.pgd_step.check(my_pgd_step)
+my_pgd_step = ex.pgd_step.mine(my_pgd_step)
 
 # %% [markdown]
 # How good is such an attack? For a *linear* classifier the answer is known in closed form,

@@ -103,14 +103,12 @@ claim("their largest eigenvalues differ by less than a quarter",
 def my_logit_hessian_product(logits, v):
     """logits (N, K), v (N, K) -> (N, K): the logit Hessian of each sample times its row of v."""
     ### BEGIN SOLUTION
-    p = torch.softmax(logits, dim=1)
-    top = logits.argmax(dim=1, keepdim=True)
-    shifted = v - v.gather(1, top)  # H times a constant vector is 0
-    return p * (shifted - (p * shifted).sum(dim=1, keepdim=True))
+    # {{solution: 03/logit_hessian}}
     ### END SOLUTION
 
 
 ex.logit_hessian.check(my_logit_hessian_product)
+my_logit_hessian_product = ex.logit_hessian.mine(my_logit_hessian_product)
 
 # %% [markdown]
 # The formula is right, and in 32 bits it is useless just where we need it. When the network is sure,
@@ -180,13 +178,12 @@ def my_gauss_newton_product(logits_of, theta, v):
     where pull(u) is the tuple (Jᵀ u,).
     """
     ### BEGIN SOLUTION
-    logits, change = torch.func.jvp(logits_of, (theta,), (v,))
-    _, pull = torch.func.vjp(logits_of, theta)
-    return pull(my_logit_hessian_product(logits, change) / len(logits))[0]
+    # {{solution: 03/gauss_newton}}
     ### END SOLUTION
 
 
 ex.gauss_newton.check(my_gauss_newton_product)
+my_gauss_newton_product = ex.gauss_newton.mine(my_gauss_newton_product)
 
 # %%
 v = torch.randn(len(gauss_newton.to_dense()), generator=generator, dtype=torch.float64).to(device)
@@ -209,15 +206,12 @@ claim("the product without a matrix equals the product with it, to ten digits",
 def my_power_iteration(matvec, v, n_iterations):
     """matvec: (d,) -> (d,) symmetric; v (d,) start -> estimate of the top eigenvalue, a scalar."""
     ### BEGIN SOLUTION
-    v = v / v.norm()
-    for _ in range(n_iterations):
-        product = matvec(v)
-        v = product / product.norm()
-    return v @ matvec(v)
+    # {{solution: 03/power_iteration}}
     ### END SOLUTION
 
 
 ex.power_iteration.check(my_power_iteration)
+my_power_iteration = ex.power_iteration.mine(my_power_iteration)
 
 # %% [markdown]
 # Power iteration forgets: of all the vectors it has seen it keeps the last. **Lanczos** keeps their
@@ -270,11 +264,12 @@ claim("and fewer still, six at most, from the eigenvector of 25 steps before",
 def my_stable_learning_rate(eigenvalues):
     """eigenvalues (d,) > 0 of the Hessian of a quadratic -> the largest stable rate, a scalar."""
     ### BEGIN SOLUTION
-    return 2 / eigenvalues.max()
+    # {{solution: 03/stable_rate}}
     ### END SOLUTION
 
 
 ex.stable_rate.check(my_stable_learning_rate)
+my_stable_learning_rate = ex.stable_rate.mine(my_stable_learning_rate)
 
 # %% [markdown]
 # A network's loss is no quadratic: its curvature moves. **Predict.** Start gradient descent with

@@ -99,12 +99,12 @@ def my_correlation(step, x, y, chosen):
     A row counts if its step is chosen and both x and y were measured.
     """
     ### BEGIN SOLUTION
-    rows = np.isin(step, chosen) & ~np.isnan(x + y)
-    return np.corrcoef(x[rows], y[rows])[0, 1]
+    # {{solution: 04/correlation}}
     ### END SOLUTION
 
 
 ex.correlation.check(my_correlation)
+my_correlation = ex.correlation.mine(my_correlation)
 
 # %% [markdown]
 # The package's version, `reproduce.correlation`, does the same and knows Spearman's too.
@@ -190,12 +190,12 @@ claim("averaged over optimizers, the learning rate moves it more than twice as m
 def my_ece_bounds(confidence, accuracy):
     """mean confidence (T,) and accuracy (T,) along a run -> lower (T,) and upper (T,) bound."""
     ### BEGIN SOLUTION
-    doubt, error = 1 - confidence, 1 - accuracy
-    return abs(doubt - error), doubt + error
+    # {{solution: 04/ece_bounds}}
     ### END SOLUTION
 
 
 ex.ece_bounds.check(my_ece_bounds)
+my_ece_bounds = ex.ece_bounds.mine(my_ece_bounds)
 
 # %%
 example = sweep.select(optimizer="gd", lr=0.1, seed=0).runs[0].history
@@ -258,14 +258,12 @@ claim("every run ends right on all training images, and over-confident on test i
 def my_phases(step, sharpness, confidence, accuracy):
     """Four arrays (T,) along a run -> sure_from, steep_from, steep_until: three training steps."""
     ### BEGIN SOLUTION
-    doubtful = np.flatnonzero(confidence < accuracy)
-    sure_from = step[doubtful.max(initial=-1) + 1]
-    steep = step[sharpness >= sharpness.max() / 2]
-    return sure_from, steep.min(), steep.max()
+    # {{solution: 04/phases}}
     ### END SOLUTION
 
 
 ex.phases.check(my_phases)
+my_phases = ex.phases.mine(my_phases)
 
 # %%
 fig, axes = plots.figure(2, width=4.8)
@@ -498,13 +496,12 @@ claim("sharpness and test ECE have a negative one", np.corrcoef(sharp_rank, test
 def my_kce(confidence, correct, bandwidth=0.4):
     """confidence (N,), correct (N,) bool -> the kernel calibration error, a scalar."""
     ### BEGIN SOLUTION
-    r = correct.float() - confidence
-    kernel = (-(confidence[:, None] - confidence).abs() / bandwidth).exp()
-    return (r @ kernel @ r).sqrt() / len(r)
+    # {{solution: 04/kce}}
     ### END SOLUTION
 
 
 ex.kce.check(my_kce)
+my_kce = ex.kce.mine(my_kce)
 
 # %%
 differences, ratios = [], []

@@ -66,14 +66,12 @@ def my_sam_step(gradients_of, parameters, lr, rho):
     Returns the list of updated parameters.
     """
     ### BEGIN SOLUTION
-    gradients = gradients_of(parameters)
-    length = torch.cat([g.flatten() for g in gradients]).norm()
-    above = [p + rho * g / length for p, g in zip(parameters, gradients, strict=True)]
-    return [p - lr * g for p, g in zip(parameters, gradients_of(above), strict=True)]
+    # {{solution: 06/sam_step}}
     ### END SOLUTION
 
 
 ex.sam_step.check(my_sam_step)
+my_sam_step = ex.sam_step.mine(my_sam_step)
 
 # %% [markdown]
 # **Predict.** Near a minimum with curvature $H$, the gradient changes by $H$ times the climb. By which
@@ -150,12 +148,12 @@ claim("by 1 + ρλ/‖g‖, to within a fifth",
 def my_orthogonalised(gradient):
     """gradient (m, n) of full rank -> the matrix (m, n) with its singular vectors, all values 1."""
     ### BEGIN SOLUTION
-    u, _, vt = torch.linalg.svd(gradient, full_matrices=False)
-    return u @ vt
+    # {{solution: 06/orthogonalised}}
     ### END SOLUTION
 
 
 ex.orthogonalised.check(my_orthogonalised)
+my_orthogonalised = ex.orthogonalised.mine(my_orthogonalised)
 
 # %% [markdown]
 # An SVD at every step would be slow. Muon runs five steps of a Newton–Schulz iteration instead, which
@@ -199,12 +197,12 @@ claim("in Muon's update the two differ by less than a half",
 def my_bulk_gradient(gradient, eigenvectors):
     """gradient (d,), eigenvectors (k, d): orthogonal rows of any length -> gradient (d,)."""
     ### BEGIN SOLUTION
-    units = eigenvectors / eigenvectors.norm(dim=1, keepdim=True)
-    return gradient - (units @ gradient) @ units
+    # {{solution: 06/bulk_gradient}}
     ### END SOLUTION
 
 
 ex.bulk_gradient.check(my_bulk_gradient)
+my_bulk_gradient = ex.bulk_gradient.mine(my_bulk_gradient)
 
 # %% [markdown]
 # **Predict.** Ten directions of 199 210. Which share of the squared length of the gradient lies along

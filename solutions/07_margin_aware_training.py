@@ -130,20 +130,12 @@ def my_robust_term(model, inputs, target, epsilon, step_size, steps):
     sign of the gradient of the cross-entropy, then goes back into the ball and into [0, 1].
     """
     ### BEGIN SOLUTION
-    point = inputs
-    for _ in range(steps):
-        point = point.detach().requires_grad_()
-        loss = torch.nn.functional.cross_entropy(model(point), target)
-        (uphill,) = torch.autograd.grad(loss, point)
-        point = point + step_size * uphill.sign()
-        point = point.clamp(inputs - epsilon, inputs + epsilon).clamp(0, 1)
-    log_p = model(inputs).log_softmax(1)
-    log_q = model(point.detach()).log_softmax(1)
-    return (log_p.exp() * (log_p - log_q)).sum(1).mean()
+    # {{solution: 07/robust_term}}
     ### END SOLUTION
 
 
 ex.robust_term.check(my_robust_term)
+my_robust_term = ex.robust_term.mine(my_robust_term)
 
 # %% [markdown]
 # **What does $\lambda_s$ do?** To first order, a change $\delta$ moves the margin by $\delta\cdot\nabla_x
@@ -159,14 +151,12 @@ ex.robust_term.check(my_robust_term)
 def my_smooth_term(model, inputs, target):
     """Mean over images of ‖∇_x m‖², m the true margin: a scalar to call backward() on."""
     ### BEGIN SOLUTION
-    inputs = inputs.clone().requires_grad_()
-    total = cc.true_margin(model(inputs), target).sum()  # images do not mix
-    (slope,) = torch.autograd.grad(total, inputs, create_graph=True)
-    return slope.flatten(1).square().sum(1).mean()
+    # {{solution: 07/smooth_term}}
     ### END SOLUTION
 
 
 ex.smooth_term.check(my_smooth_term)
+my_smooth_term = ex.smooth_term.mine(my_smooth_term)
 
 # %% [markdown]
 # The package's `CalMO` computes the same from fewer passes through the network: the clean pass serves
@@ -410,12 +400,12 @@ claim("Flat has more than nine tenths of CalMO's gain, with every optimizer", mi
 def my_report(weights, train_ece, validation_loss, validation_ece, test_ece):
     """weights (W,), the others (W, seeds) -> (the chosen weight, the test ECE to report)."""
     ### BEGIN SOLUTION
-    chosen = validation_loss.mean(dim=1).argmin()
-    return weights[chosen], test_ece[chosen].mean()
+    # {{solution: 07/validated_choice}}
     ### END SOLUTION
 
 
 ex.validated_choice.check(my_report)
+my_report = ex.validated_choice.mine(my_report)
 
 # %% [markdown]
 # The recorded grid: SGD, four values of each weight, three seeds. The frame marks the cell with the

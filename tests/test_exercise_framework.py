@@ -4,7 +4,11 @@ import functools
 import html
 import random
 import re
+import signal
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import nbformat
 import numpy as np
@@ -14,9 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbclient import NotebookClient
 
-from calibcourse.exercises import ClaimFailed, claim, store
-from calibcourse.exercises._answer import Answer, Mutated, tidy
+from calibcourse.exercises import ClaimFailed, _answer, claim, store
+from calibcourse.exercises._answer import Answer, Mutated, Slow, tidy
 from calibcourse.exercises._card import Card
+from calibcourse.exercises._deadline import TooLong, deadline
+from calibcourse.exercises._effects import copied
 from calibcourse.exercises._values import Unreadable, agree, difference, number, parts, show
 from calibcourse.exercises.framework import (
     Case,
@@ -95,6 +101,7 @@ RIGHT = {
     "list of 0-d tensors": lambda v, s: (v.sum() * s, [x * s for x in v]),
     "shape (1,) for a number": lambda v, s: ((v.sum() * s).reshape(1), v * s),
     "float64": lambda v, s: (v.double().sum() * s, v.double() * s),
+    "a list of rows": lambda v, s: [(v * s).sum(), np.stack([x * s for x in v.numpy()])],
     "carries a gradient": lambda v, s: (v.requires_grad_().sum() * s, v * s),
     "prints": lambda v, s: print("debug", v) or my_scores(v, s),
     "extra argument with a default": lambda v, s, more=0: my_scores(v, s),
@@ -177,7 +184,19 @@ WRONG = {
     "random": (lambda v, s: (torch.rand(()), v * s), "Two calls with the same input"),
     "numpy random": (lambda v, s: (np.random.rand(), v * s), "Two calls with the same input"),
     "python random": (lambda v, s: (random.random(), v * s), "Two calls with the same input"),
-    "hard-coded": (lambda v, s: (14.0, [2.0, 4.0, 8.0]), "whatever its input"),
+    "hard-coded": (lambda v, s: (14.0, [2.0, 4.0, 8.0]), "the same numbers for different inputs"),
+    "prints for returning": (
+        lambda v, s: print(v.sum() * s, v * s),
+        "Your function prints its result and returns nothing",
+    ),
+    "a default dtype left behind": (
+        lambda v, s: torch.set_default_dtype(torch.float64) or my_scores(v, s),
+        "leaves a setting of PyTorch changed",
+    ),
+    "gradients switched off for good": (
+        lambda v, s: [torch.set_grad_enabled(False), *my_scores(v, s)][1:],
+        "leaves a setting of PyTorch changed",
+    ),
     "a path without return": (
         lambda v, s: my_scores(v, s) if len(v) == 3 else None,
         "one path through your function lacks its `return`",
@@ -328,6 +347,96 @@ def test_observe_tells_answers_apart_by_more_than_what_they_return():
     assert exercise.evaluate(lambda s: torch.tensor(9.0) * s).diagnosis == "By value."
 
 
+def test_settings_left_changed_are_put_back(exercise):
+    exercise.evaluate(WRONG["a default dtype left behind"][0])
+    exercise.evaluate(WRONG["gradients switched off for good"][0])
+    assert torch.get_default_dtype() is torch.float32 and torch.is_grad_enabled()
+
+
+def _endless(values, scale):
+    while True:
+        with suppress(Exception):
+            values = values * 1
+
+
+def _asleep(values, scale):
+    time.sleep(3600)
+
+
+@pytest.mark.parametrize("answer", [_endless, _asleep])
+def test_a_call_without_end_is_stopped_and_located(exercise, answer, monkeypatch, impatience):
+    monkeypatch.setattr(_answer, "CALL_SECONDS", 0.05)
+    feedback = exercise.evaluate(answer)
+    assert feedback.outcome is Outcome.RAISED
+    text = " ".join(repr(feedback).split())
+    assert "! your code ran too long" in text and f"of {answer.__name__}:" in text
+    assert "loop that never ends" in text and "ex.scores.hint()" in text
+
+
+def test_calls_of_one_check_share_a_limit(monkeypatch, impatience):
+    monkeypatch.setattr(_answer, "CALL_SECONDS", 0.05)
+    monkeypatch.setattr(_answer, "CHECK_SECONDS", 0.08)
+    answer, limits = Answer(_endless), []
+    for _ in range(3):
+        with pytest.raises(Slow) as caught:
+            answer(_VALUES, 2.0)
+        limits.append(caught.value.seconds)
+    assert limits[0] == 0.05 and limits[1] <= 0.03 and limits[2] == 0.01
+
+
+def test_in_another_thread_a_call_is_stopped_too(exercise, monkeypatch, impatience):
+    """As on Windows, which has no such timer."""
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(exercise.evaluate, my_scores).result().outcome is Outcome.CORRECT
+        monkeypatch.setattr(_answer, "CALL_SECONDS", 0.05)
+        assert "your code ran too long" in repr(pool.submit(exercise.evaluate, _endless).result())
+
+
+def test_a_timer_of_somebody_else_goes_on(impatience):
+    with deadline(50.0):
+        pass
+    left, _ = signal.getitimer(signal.ITIMER_REAL)
+    assert 50 < left <= 600  # the fixture's ten minutes
+    with pytest.raises(TooLong), deadline(0.01):
+        while True:
+            pass
+
+
+def _model_with_gradients():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout())
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    return model
+
+
+EFFECTS_ON_MODELS = {
+    "values": lambda model: model[0].weight.data.zero_(),
+    "gradients": lambda model: model[0](torch.ones(1, 2)).sum().backward() or 1,
+    "erased gradients": lambda model: model.zero_grad() or 1,
+    "mode": lambda model: model.eval()(torch.ones(1, 2)),
+    "dtype": lambda model: model.double()(torch.ones(1, 2).double()),
+    "frozen": lambda model: model.requires_grad_(False)(torch.ones(1, 2)),
+}
+
+
+@pytest.mark.parametrize(("effect", "answer"), EFFECTS_ON_MODELS.items(), ids=EFFECTS_ON_MODELS)
+def test_what_an_answer_does_to_a_model_is_seen_and_undone(effect, answer):
+    model = _model_with_gradients()
+    guarded = Answer(answer, ("model",))
+    for _ in range(2):  # nothing is left over for the next call
+        with pytest.raises(Mutated) as caught:
+            guarded(model)
+        assert (caught.value.argument, caught.value.effect) == ("model", effect)
+    assert copied(model)[0].weight.grad.tolist() == [[1, 1], [1, 1]]
+    assert Answer(lambda model: model(torch.ones(1, 2)))(model).dtype == torch.float32
+
+
+def test_gradients_where_none_were_are_seen():
+    with pytest.raises(Mutated) as caught:
+        Answer(EFFECTS_ON_MODELS["gradients"])(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    assert caught.value.effect == "gradients"
+
+
 def test_modules_are_copied_and_a_changed_mode_is_noticed():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout())
     batch = torch.zeros(1, 2)
@@ -400,6 +509,16 @@ def test_unwritable_progress_is_one_line_and_the_check_stands(exercise, monkeypa
     shown = capsys.readouterr().out
     assert shown.startswith("✓ correct") and "Progress not saved" in shown
     assert exercise_file not in shown
+
+
+def test_what_is_correct_goes_on_being_the_learners(exercise, capsys, progress_file):
+    own = RIGHT["numpy"]
+    assert exercise.mine(own) is own
+    for other in (None, ..., lambda v, s: None, exercise.wrong[0].function, _raises(ValueError())):
+        assert exercise.mine(other) is my_scores
+    assert (
+        capsys.readouterr().out == "" and not progress_file.exists()
+    )  # `check` shows, this does not
 
 
 def test_rating_box(exercise):
@@ -514,6 +633,20 @@ def test_agreement_has_the_stated_tolerance(values, index):
     moved[index] += 0.02 * step
     assert not agree(moved, tensor, 1e-4)
     assert f"[{index}]" in difference(moved, tensor, 1e-4)
+
+
+def test_rows_in_a_list_are_a_matrix_and_a_value_in_a_tuple_is_not_the_value():
+    matrix = torch.tensor([[1.0, 2.0]])
+    assert difference([[1.0, 2.0]], matrix, 1e-4) is None
+    assert difference([matrix[0]], matrix, 1e-4) is None
+    assert difference(torch.eye(3).tolist(), torch.eye(3), 1e-4) is None
+    for value, expected in ((matrix, matrix), (0.5, 0.5)):
+        with pytest.raises(Unreadable, match="a tuple with one value in it"):
+            difference((value,), expected, 1e-4)
+    with pytest.raises(Unreadable, match="a tuple with one value in it"):
+        number((2.0,))
+    assert difference([matrix], [matrix], 1e-4) is None  # one value, in a list as is expected
+    assert difference(([1, 2], [3]), matrix, 1e-4) == "1 value is expected, not 2."
 
 
 def test_values_are_read_and_shown():

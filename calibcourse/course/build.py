@@ -40,6 +40,8 @@
 - `### BEGIN SOLUTION` and `### END SOLUTION`: lines of their own, in one code cell. The learner's
   copy has `...  # your code here` at the indentation of BEGIN instead; the copy with solutions has
   the block without its markers. Whatever resembles a marker but is not one stops the build.
+- `# {{solution: 01/ece}}`, a line of its own in such a block, stands for what the exercise's
+  reference does: a solution has one text, that of the exercise's module.
 - `# fmt: skip` is a word to the source's formatter; it is left out of the notebooks.
 - The one tag is `nbval-ignore-output`: its outputs are not compared when the notebook is tested.
   Progress bars are off in builds and tests, so `fit` alone does not call for the tag.

@@ -22,6 +22,7 @@ from .source import (
     find_sources,
     notebook_path,
     solution_blocks,
+    with_references,
 )
 
 MAX_BYTES = 1_000_000
@@ -188,7 +189,7 @@ RULES: tuple[Callable[[NotebookNode], list[str]], ...] = (
 
 def no_solution_left(lesson: NotebookNode, source: str) -> list[str]:
     """The learner's copy has as many blanks as its source has solutions, and none of their text."""
-    blocks = [_squeezed(block) for block in solution_blocks(source)]
+    blocks = [_squeezed(block) for block in solution_blocks(with_references(source))]
     texts = [cell.source for cell in lesson.cells]
     texts += [text for _, output in _outputs(lesson) for text in _texts(output)]
     breaks = [

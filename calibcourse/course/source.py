@@ -5,11 +5,14 @@ How a source is written is said in `build.py`.
 
 import difflib
 import hashlib
+import inspect
 import math
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 
 import jupytext
@@ -24,6 +27,7 @@ BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 WORDS_PER_MINUTE = 150
 
 _BLOCK = re.compile(rf"^([ \t]*){BEGIN}[ \t]*\n(.*?)^[ \t]*{END}[ \t]*$", re.M | re.S)
+_REFERENCE = re.compile(r"^([ \t]*)# \{\{solution: (\d\d)/(\w+)\}\}[ \t]*$", re.M)
 _NEAR_MARKERS = [
     first + second
     for one in ("BEGIN", "START", "END")
@@ -107,6 +111,31 @@ def solution_blocks(text: str) -> list[str]:
     return [found[2] for found in _BLOCK.finditer(text)]
 
 
+def with_references(text: str) -> str:
+    """A source or a cell with the lines below the reference's `def` for `# {{solution: 01/ece}}`.
+
+    Raises:
+        BuildError: there is no such exercise.
+
+    Example:
+        >>> print(with_references("    # {{solution: 00/over_confidence}}"))
+            return confidence.mean() - correct.float().mean()
+    """
+
+    def body(found: re.Match) -> str:
+        indent, lesson, name = found.groups()
+        try:
+            exercise = getattr(import_module(f"calibcourse.exercises.lesson_{lesson}"), name)
+        except (ImportError, AttributeError):
+            raise BuildError(
+                f"there is no exercise {lesson}/{name} to take a solution of"
+            ) from None
+        source = textwrap.dedent(inspect.getsource(exercise.reference)).rstrip("\n")
+        return textwrap.indent(textwrap.dedent(source.partition("\n")[2]), indent)
+
+    return _REFERENCE.sub(body, text)
+
+
 def check_markers(text: str, name: str) -> None:
     """Refuse a source whose solution markers could leave a solution in the learner's copy.
 
@@ -159,7 +188,7 @@ def render(
     """
     text = source.read_text(encoding="utf-8")
     check_markers(text, source.name)
-    drafts = jupytext.reads(text, fmt="py:percent").cells
+    drafts = jupytext.reads(with_references(text), fmt="py:percent").cells
     _check_placeholders(drafts, source.name)
     cells = [_cell(draft, kind, address) for draft in drafts]
     for cell in cells:

@@ -1,21 +1,20 @@
 """A learner's function, called so that nothing it does can disturb the notebook or the check."""
 
 import contextlib
-import copy
 import inspect
 import io
-import random
 import re
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from ._deadline import TooLong, deadline
+from ._effects import copied, effect, global_state, undone
 
+CALL_SECONDS, CHECK_SECONDS = 10.0, 30.0  # soft limits of one call, and of all calls of a check
 _LINES, _COLUMNS = 8, 200  # of printed text and of exception messages that a check shows
 
 
@@ -36,25 +35,42 @@ class Raised(Signal):
 
 
 @dataclass
+class Slow(Signal):
+    """The function had not returned when its time was over; and where it was then."""
+
+    seconds: float
+    where: str = ""
+
+
+@dataclass
 class Mutated(Signal):
-    """The function changed an argument in place."""
+    """The function changed an argument, or a setting; `effect` is a key of `EFFECTS`."""
 
     argument: str
+    effect: str = "values"
 
 
 class Answer:
     """A function under examination: call it like the function itself.
 
-    Each call works on fresh copies of its arguments, with the global random generators seeded and
-    afterwards restored, output captured and warnings silenced.
+    Each call works on fresh copies of its arguments (a model with its gradients too), within a time
+    limit, with the global random generators seeded and afterwards restored, output captured and
+    warnings silenced. What the call leaves behind is compared with what was there before.
 
     Args:
         function: the learner's function.
         names: of its arguments, for messages.
         seed: of the global random generators during each call.
 
+    Attributes:
+        given: the copies that the last call worked on; a gradient of what it returned is one in
+            their parameters.
+        returned: by the last call.
+        printed: by the last call.
+        calls: how many there were.
+
     Raises:
-        Blank, Raised, Mutated: on a call; never another exception, save KeyboardInterrupt.
+        Blank, Raised, Slow, Mutated: on a call; never another exception, save KeyboardInterrupt.
 
     Example:
         >>> Answer(lambda x: x.exp(), ("x",))(torch.zeros(2))
@@ -67,30 +83,45 @@ class Answer:
         self.seed = seed
         self.calls = 0
         self.printed = ""
+        self.given: tuple = ()
         self.returned: Any = None
+        self._seconds_left = CHECK_SECONDS
 
     def __call__(self, *arguments: Any) -> Any:
         self._check_arity(arguments)
         self.calls += 1
-        copies = tuple(_copy(argument) for argument in arguments)
-        output = io.StringIO()
+        self.given = tuple(copied(argument) for argument in arguments)
+        with undone(self.seed):
+            settings = global_state()
+            value = self._value()
+            changed = settings != global_state()
+        if _is_blank(value):
+            raise Blank
+        for position, (before, after) in enumerate(zip(arguments, self.given, strict=True)):
+            if found := effect(before, after):
+                named = position < len(self.names)
+                argument = self.names[position] if named else f"argument {position + 1}"
+                raise Mutated(argument, found)
+        if changed:
+            raise Mutated("torch", "settings")
+        self.returned = value
+        return value
+
+    def _value(self) -> Any:
+        limit = min(CALL_SECONDS, max(self._seconds_left, 0.01))
+        output, begun = io.StringIO(), time.monotonic()
         try:
-            with _sealed(self.seed, output):
-                value = self.function(*copies)
+            with _silenced(output), deadline(limit):
+                return self.function(*self.given)
+        except TooLong as stop:
+            raise Slow(limit, _where(stop, self.function)) from None
         except (Exception, SystemExit) as error:
             if isinstance(error, TypeError | AttributeError) and "ellipsis" in _message(error):
                 raise Blank from None
             raise Raised(_one_line(error), _where(error, self.function)) from None
         finally:
+            self._seconds_left -= time.monotonic() - begun
             self.printed = tidy(output.getvalue())
-        if _is_blank(value):
-            raise Blank
-        for position, (before, after) in enumerate(zip(arguments, copies, strict=True)):
-            if not _unchanged(before, after):
-                named = position < len(self.names)
-                raise Mutated(self.names[position] if named else f"argument {position + 1}")
-        self.returned = value
-        return value
 
     def _check_arity(self, arguments: tuple) -> None:
         try:
@@ -122,55 +153,14 @@ def tidy(text: str) -> str:
 
 
 @contextlib.contextmanager
-def _sealed(seed: int, output: io.StringIO) -> Iterator[None]:
-    python_state, numpy_state = random.getstate(), np.random.get_state()
+def _silenced(output: io.StringIO) -> Iterator[None]:
     with (
-        torch.random.fork_rng(devices=[]),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(io.StringIO()),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        torch.random.default_generator.manual_seed(seed)  # torch.manual_seed would reach CUDA too
-        random.seed(seed)
-        np.random.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Tensor):  # deepcopy refuses tensors that are not leaves
-        return value.detach().clone().requires_grad_(value.requires_grad)
-    if type(value) in (list, tuple):
-        return type(value)(_copy(item) for item in value)
-    return copy.deepcopy(value) if isinstance(value, nn.Module | dict | np.ndarray) else value
-
-
-def _unchanged(before: Any, after: Any) -> bool:
-    if isinstance(before, Tensor):
-        return before.shape == after.shape and torch.equal(*_comparable(before, after))
-    if isinstance(before, np.ndarray):
-        return np.array_equal(before, after, equal_nan=before.dtype.kind in "fc")
-    if isinstance(before, nn.Module):
-        return _state(before).keys() == _state(after).keys() and all(
-            map(_unchanged, _state(before).values(), _state(after).values())
-        )
-    if isinstance(before, dict):
-        return before.keys() == after.keys() and all(
-            _unchanged(before[k], after[k]) for k in before
-        )
-    if isinstance(before, list | tuple):
-        return len(before) == len(after) and all(map(_unchanged, before, after))
-    return True
-
-
-def _comparable(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """Both tensors with NaN replaced, which would differ from itself, where it was before too."""
-    both = before.isnan() & after.isnan()
-    return before.masked_fill(both, 0), after.masked_fill(both, 0)
+        yield
 
 
 def _is_blank(value: Any) -> bool:
@@ -205,8 +195,3 @@ def _where(error: BaseException, function: Callable) -> str:
         return ""
     last = frames[-1]
     return f"line {last.lineno} of {last.name}: {(last.line or '').strip()}".removesuffix(": ")
-
-
-def _state(model: nn.Module) -> dict[str, Any]:
-    modes = {f"mode of {name}": module.training for name, module in model.named_modules()}
-    return {**model.state_dict(), **{key: torch.tensor(mode) for key, mode in modes.items()}}

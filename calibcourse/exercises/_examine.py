@@ -5,21 +5,26 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from ._answer import Answer, Blank, Mutated, Raised, Signal
+from ._answer import Answer, Blank, Mutated, Raised, Signal, Slow
 from ._card import Card
-from ._values import Unreadable, agree, kind, parts, show
+from ._effects import EFFECTS
+from ._values import Unreadable, array, kind, parts, same_parts, several, show
 
 _REPEATABLE = (
     "Two calls with the same input gave different results. Does your function draw random numbers, "
     "or keep something from one call to the next? The same input must give the same result."
 )
 _CONSTANT = (
-    "Your function returns the same numbers whatever its input. Is the result of one example "
+    "Your function gave the same numbers for different inputs. Is the result of one example "
     "written into the code, or are all fractions lost?"
 )
-_MUTATED = (
-    "Your function changes its argument in place. Make a new tensor: `x = x - 1` for `x -= 1`, "
-    "`x.exp()` for `x.exp_()`."
+_PRINTED = (
+    "Your function prints its result and returns nothing. `print` shows a value to you and drops "
+    "it; `return` hands it to whoever called."
+)
+_NEVER_ENDS = (
+    "Is there a loop that never ends, since what it waits for never comes? Or a loop over far "
+    "more steps than the precision asked for needs?"
 )
 
 
@@ -85,31 +90,45 @@ def examine(exercise: Any, answer: Any) -> Feedback:
         feedback = _run(exercise, position, case, guarded)
         if feedback:
             return feedback
-    if not _same(_fingerprint(exercise, answer, 0), _fingerprint(exercise, answer, 1), exercise):
-        return _incorrect(exercise, [], _REPEATABLE)
+    if not _passes_again(exercise.cases[-1], guarded):
+        return _incorrect(exercise, [("Input", exercise.cases[-1].given)], _REPEATABLE)
     passed = " · ".join(case.name for case in exercise.cases)
     return _feedback(exercise, Outcome.CORRECT, [(f"All {len(exercise.cases)} checks", passed)])
 
 
-def diagnose(exercise: Any, answer: Any) -> str | None:
+def diagnose(exercise: Any, answer: Answer) -> str | None:
     """Say which mistake a failing answer makes, if it behaves like a known one on the probes.
 
     Args:
         exercise: an `Exercise`.
-        answer: a function that has failed one of its cases.
+        answer: has failed one of the cases.
 
     Returns:
         The diagnosis of the wrong solution it agrees with, or of a general fault, or None.
     """
-    found = _fingerprint(exercise, answer, 0)
-    if not _same(found, _fingerprint(exercise, answer, 1), exercise):
+    answer.seed = 0
+    found, returned = _fingerprint(exercise, answer, exercise.probes)
+    seen = [place for place, parts_of in enumerate(found) if parts_of is not None][:1]
+    answer.seed = 1
+    again, _ = _fingerprint(exercise, answer, [exercise.probes[place] for place in seen])
+    if not _same([found[place] for place in seen], again, exercise):
         return _REPEATABLE
     for wrong in exercise.wrong:
-        if _same(found, _fingerprint(exercise, wrong.function, 0), exercise):
+        theirs, _ = _fingerprint(exercise, Answer(wrong.function), exercise.probes)
+        if _same(found, theirs, exercise):
             return wrong.diagnosis
-    if None not in found and len(found) > 1 and _same(found, found[:1] * len(found), exercise):
+    if _is_constant(returned):
         return _CONSTANT
-    return None
+    seen = [part for parts_of in found if parts_of for part in parts_of]
+    return exercise.explain(seen) if len(seen) == len(found) else None
+
+
+def _passes_again(case: Any, answer: Answer) -> bool:
+    answer.seed = 1
+    try:
+        return case.check(answer) is None
+    except Exception:  # whatever it is, it did not happen the first time
+        return False
 
 
 def _run(exercise: Any, position: int, case: Any, answer: Answer) -> Feedback | None:
@@ -117,13 +136,18 @@ def _run(exercise: Any, position: int, case: Any, answer: Answer) -> Feedback | 
     try:
         finding = case.check(answer)
     except Blank:
-        return _blank(exercise, rows, first=answer.calls == 1)
+        return _blank(exercise, rows, answer)
     except Raised as raised:
         rows += [("Error", raised.error)] + [("Where", raised.where)] * bool(raised.where)
         return _feedback(exercise, Outcome.RAISED, rows + _printed(answer) + _next(exercise))
+    except Slow as slow:
+        rows.append(("Stopped", f"After {slow.seconds:.0f} seconds it had not come back."))
+        rows += [("Where", slow.where)] * bool(slow.where) + [("Likely cause", _NEVER_ENDS)]
+        rows += _printed(answer) + _next(exercise)
+        return _feedback(exercise, Outcome.RAISED, rows, word="your code ran too long")
     except Mutated as mutated:
         should = f"The caller's `{mutated.argument}` is as it was before the call."
-        return _incorrect(exercise, [*rows, ("Should hold", should)], _MUTATED)
+        return _incorrect(exercise, [*rows, ("Should hold", should)], EFFECTS[mutated.effect])
     except Unreadable as problem:
         finding = Finding(str(problem), "Numbers come back: tensors, arrays or floats.")
     except Exception as error:  # the check itself raised on what came back
@@ -134,11 +158,14 @@ def _run(exercise: Any, position: int, case: Any, answer: Answer) -> Feedback | 
         rows.append(("Found", finding))
     else:
         rows += [("Came back", finding.returned), ("Should hold", finding.should)]
-    return _incorrect(exercise, rows + _printed(answer), diagnose(exercise, answer.function))
+    return _incorrect(exercise, rows + _printed(answer), diagnose(exercise, answer))
 
 
-def _blank(exercise: Any, rows: list, first: bool) -> Feedback:
-    if not first:
+def _blank(exercise: Any, rows: list, answer: Answer) -> Feedback:
+    if answer.printed:
+        rows += [("Came back", "None"), *_printed(answer)]
+        return _incorrect(exercise, rows, _PRINTED)
+    if answer.calls > 1:
         should = "Every input has a result: one path through your function lacks its `return`."
         rows += [("Came back", "None"), ("Should hold", should)]
         return _incorrect(exercise, rows, None)
@@ -155,12 +182,15 @@ def _incorrect(exercise: Any, rows: list, diagnosis: str | None) -> Feedback:
 
 
 def _feedback(
-    exercise: Any, outcome: Outcome, rows: list[tuple[str, str]], diagnosis: str | None = None
+    exercise: Any,
+    outcome: Outcome,
+    rows: list[tuple[str, str]],
+    diagnosis: str | None = None,
+    word: str = "",
 ) -> Feedback:
     icon, tone = _LOOK[outcome]
-    return Feedback(
-        outcome, Card(icon, outcome.value, exercise.title, tone, tuple(rows)), diagnosis
-    )
+    card = Card(icon, word or outcome.value, exercise.title, tone, tuple(rows))
+    return Feedback(outcome, card, diagnosis)
 
 
 def _next(exercise: Any) -> list[tuple[str, str]]:
@@ -179,21 +209,38 @@ def _pass_function(exercise: Any) -> str:
     return f"Pass the function itself, without calling it: `ex.{exercise.name}.check({name})`."
 
 
-def _fingerprint(exercise: Any, function: Any, seed: int) -> list:
-    """What is observed of a function on the probes, ready to compare; None where it fails."""
-    answer = Answer(function, seed=seed)
-    results = []
-    for arguments in exercise.probes:
+def _fingerprint(exercise: Any, answer: Answer, probes: Any) -> tuple[list, list]:
+    """What is observed of an answer on each probe, ready to compare, and what it returned.
+
+    None stands where it fails. Both are read as the reference's own values are: a list of rows is
+    one matrix where the reference returns one.
+    """
+    canonical, returned = [], []
+    for arguments in probes:
+        model = exercise.observe(Answer(exercise.reference), *arguments)
         try:
             observed = exercise.observe(answer, *arguments)
-            results.append(tuple(map(exercise.canonical, parts(observed))))
+            read = parts(observed, len(parts(model))) if several(model) else (array(observed),)
+            canonical.append(tuple(map(exercise.canonical, read)))
+            returned.append(parts(answer.returned))
         except (Signal, Unreadable, RuntimeError, IndexError):  # or a shape canonical cannot take
-            results.append(None)
-    return results
+            canonical.append(None)
+            returned.append(None)
+    return canonical, returned
 
 
 def _same(left: list, right: list, exercise: Any) -> bool:
     return all(
-        a is b or (None not in (a, b) and agree(a, b, exercise.tolerance))
+        a is b or (None not in (a, b) and same_parts(a, b, exercise.tolerance))
         for a, b in zip(left, right, strict=True)
+    )
+
+
+def _is_constant(returned: list) -> bool:
+    """Whether every input gave the same finite numbers."""
+    return len(returned) > 1 and all(
+        each is not None
+        and all(part.isfinite().all() for part in each)
+        and same_parts(each, returned[0], 1e-6)
+        for each in returned
     )

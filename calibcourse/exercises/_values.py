@@ -43,16 +43,37 @@ def parts(value: Any, count: int | None = None) -> tuple[Tensor, ...]:
     return read
 
 
+def array(value: Any) -> Tensor:
+    """Read a returned value as one float64 tensor; a list or tuple stacks its items.
+
+    Raises:
+        Unreadable: it holds something that is not a real number, or items of different shapes; or
+            it is a tuple that holds one value, as a comma behind a `return` makes it.
+
+    Example:
+        >>> array([[0.1, 0.2]]).shape, array([torch.zeros(3), torch.ones(3)]).shape
+        (torch.Size([1, 2]), torch.Size([2, 3]))
+    """
+    if not isinstance(value, tuple | list):
+        return _tensor(value)
+    _refuse_tuple_of_one(value)
+    items = [array(item) for item in value]
+    if len({item.shape for item in items}) > 1:
+        raise Unreadable(f"{_plural(len(items), 'value')} of different shapes")
+    return torch.stack(items) if items else torch.zeros(0, dtype=torch.float64)
+
+
 def number(value: Any) -> float:
     """Read a returned value as one real number.
 
     Raises:
-        Unreadable: it is not a number, or there is more than one.
+        Unreadable: it is not a number, or there is more than one, or a tuple holds it.
 
     Example:
         >>> number(torch.tensor([0.25]))
         0.25
     """
+    _refuse_tuple_of_one(value)
     read = parts(value)
     if len(read) != 1 or read[0].numel() != 1:
         raise Unreadable(f"{shape(value)} where a single number was expected")
@@ -69,10 +90,26 @@ def agree(left: Any, right: Any, tolerance: float) -> bool:
         (True, False)
     """
     expected = parts(right)
-    found = parts(left, len(expected))
-    return len(found) == len(expected) and all(
-        _close(a, b, tolerance) for a, b in zip(found, expected, strict=True)
+    return same_parts(_beside(left, right, len(expected)), expected, tolerance)
+
+
+def same_parts(left: tuple[Tensor, ...], right: tuple[Tensor, ...], tolerance: float) -> bool:
+    """Whether two values, read as tuples of tensors, are the same numbers."""
+    return len(left) == len(right) and all(
+        _close(a, b, tolerance) for a, b in zip(left, right, strict=True)
     )
+
+
+def several(value: Any) -> bool:
+    """Whether a value is a tuple or list of tensors or arrays: several values, or a list of one.
+
+    Example:
+        >>> several((torch.zeros(2), 1.0)), several([torch.zeros(2)]), several([0.1, 0.2])
+        (True, True, False)
+    """
+    if not isinstance(value, tuple | list):
+        return False
+    return isinstance(value, tuple) or any(not isinstance(v, bool | int | float) for v in value)
 
 
 def difference(
@@ -84,7 +121,7 @@ def difference(
 
     Args:
         returned: the learner's value.
-        expected: the right one.
+        expected: the right one; a tuple, or a list of tensors, means several values.
         tolerance: absolute and relative.
         names: of the parts, for functions that return several values.
 
@@ -98,7 +135,7 @@ def difference(
         'A single number is expected, not a tensor of shape (2,).'
     """
     right = parts(expected)
-    found = parts(returned, len(right))
+    found = _beside(returned, expected, len(right))
     if len(found) != len(right):
         verb = "value is" if len(right) == 1 else "values are"
         return f"{len(right)} {verb} expected, not {len(found)}."
@@ -168,6 +205,23 @@ def dtype_remark(value: Any) -> str:
     if dtypes and not any(dtype.is_floating_point for dtype in dtypes):
         return f"The result has dtype {min(map(str, dtypes))}: fractions are cut off."
     return ""
+
+
+def _beside(returned: Any, expected: Any, count: int) -> tuple[Tensor, ...]:
+    """The returned value in as many parts as the expected one; rows in a list are one matrix."""
+    if several(expected):
+        return parts(returned, count)
+    values = parts(returned)
+    same_shape = len({part.shape for part in values}) == 1
+    return (array(returned),) if same_shape else values
+
+
+def _refuse_tuple_of_one(value: Any) -> None:
+    if isinstance(value, tuple) and len(value) == 1:
+        raise Unreadable(
+            "a tuple with one value in it (from a comma behind the `return`, or from a function "
+            "that returns a tuple: its entry [0] is the value)"
+        )
 
 
 def _tensor(item: Any) -> Tensor:

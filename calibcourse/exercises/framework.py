@@ -23,17 +23,19 @@ from torch import Tensor
 from . import store
 from ._card import Card
 from ._examine import Feedback, Finding, Outcome, examine
-from ._values import Unreadable, difference, dtype_remark, number, parts, show
+from ._values import Unreadable, array, difference, dtype_remark, number, parts, show
 
 __all__ = [
     "Case",
     "ClaimFailed",
+    "Counted",
     "Exercise",
     "Feedback",
     "Finding",
     "Outcome",
     "Unreadable",
     "WrongSolution",
+    "array",
     "claim",
     "number",
     "parts",
@@ -119,12 +121,34 @@ def value_case(
     return Case(name, given, check)
 
 
+class Counted:
+    """A function that counts its calls: for cases where their number is the point.
+
+    Example:
+        >>> doubled = Counted(lambda x: 2 * x)
+        >>> doubled(1) + doubled(2), doubled.calls
+        (6, 2)
+    """
+
+    def __init__(self, function: Callable):
+        self.function = function
+        self.calls = 0
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.calls += 1
+        return self.function(*arguments)
+
+
 def _as_it_is(value: Tensor) -> Tensor:
     return value
 
 
 def _returned(answer: Callable, *arguments: Any) -> Any:
     return answer(*arguments)
+
+
+def _not_explained(found: list[Tensor]) -> None:
+    return None
 
 
 @dataclass(eq=False, repr=False)
@@ -148,6 +172,8 @@ class Exercise:
             right (the log of a temperature, an eigenvector up to its sign).
         observe: called as observe(answer, *arguments) with each probe's arguments: what two answers
             are compared by, where the returned value does not tell all (a loss has a gradient).
+        explain: called with what the probes showed of an answer (canonical tensors), where no known
+            mistake fits: a diagnosis of a kind of mistake that is no single function, or None.
         hints_shown: so far, in this session.
 
     Example:
@@ -186,6 +212,7 @@ class Exercise:
     tolerance: float = 1e-4
     canonical: Callable[[Tensor], Tensor] = _as_it_is
     observe: Callable[..., Any] = _returned
+    explain: Callable[[list[Tensor]], str | None] = _not_explained
     hints_shown: int = field(default=0, init=False)
 
     @property
@@ -233,6 +260,22 @@ class Exercise:
             if wrong.diagnosis == feedback.diagnosis:
                 return wrong.name
         return feedback.diagnosis.partition(".")[0]
+
+    def mine(self, answer: Callable) -> Callable:
+        """The learner's own function where it is correct, else the course's: for the next cells.
+
+        Args:
+            answer: the function itself.
+
+        Returns:
+            `answer`, or the reference, which takes the same arguments.
+
+        Example:
+            >>> from calibcourse.exercises.lesson_00 import over_confidence, my_over_confidence
+            >>> over_confidence.mine(lambda confidence, correct: ...) is my_over_confidence
+            True
+        """
+        return answer if self.evaluate(answer).outcome is Outcome.CORRECT else self.reference
 
     def hint(self) -> None:
         """Show the next hint; after the last one, the last again."""

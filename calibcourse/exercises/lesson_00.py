@@ -82,6 +82,12 @@ over_confidence = Exercise(
             "the size of the test set.",
         ),
         WrongSolution(
+            "in per cent",
+            lambda confidence, correct: 100 * (confidence.mean() - correct.float().mean()),
+            "Your number is in per cent, 100 times too large. Confidence and accuracy are "
+            "probabilities, and so is their difference: five points are 0.05.",
+        ),
+        WrongSolution(
             "error rate left out",
             lambda confidence, correct: 1 - confidence.mean(),
             "You measured doubt, 1 − confidence, and never looked at `correct`. A confident "

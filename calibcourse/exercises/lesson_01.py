@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .framework import Case, Exercise, Finding, WrongSolution, number, parts, show, value_case
+from .framework import Case, Exercise, Finding, WrongSolution, array, number, show, value_case
 
 # --- 1. Reliability bins -------------------------------------------------------------------------
 
@@ -91,7 +91,7 @@ _ON_EDGES = (
     torch.tensor([True, False, True, False, True]),
     4,
 )
-_WITH_EMPTY = (torch.tensor([0.7, 0.9, 0.95]), torch.tensor([True, True, False]), 5)
+_WITH_EMPTY = (torch.tensor([0.3, 0.5, 0.55]), torch.tensor([True, True, False]), 5)
 
 bins = Exercise(
     lesson="01",
@@ -121,10 +121,10 @@ bins = Exercise(
         ),
         value_case(
             "empty bins",
-            "confidences 0.7, 0.9, 0.95; the first two are right; 5 bins",
+            "confidences 0.3, 0.5, 0.55; the first two are right; 5 bins",
             _WITH_EMPTY,
-            ([0, 0, 0, 1, 2], [0, 0, 0, 0.7, 0.925], [0, 0, 0, 1.0, 0.5]),
-            "A bin without images has count 0 and means 0.",
+            ([0, 1, 2, 0, 0], [0, 0.3, 0.525, 0, 0], [0, 1.0, 0.5, 0, 0]),
+            "A bin without images has count 0 and means 0, and it is there all the same.",
             names=_VALUES,
         ),
         value_case(
@@ -188,6 +188,23 @@ bins = Exercise(
             "differ most where it matters: in the last bin, where confidences crowd near 1.",
         ),
         WrongSolution(
+            "bins behind the last full one missing",
+            lambda confidence, correct, n_bins: [
+                part[: int(_index(confidence, n_bins).max()) + 1]
+                for part in my_bins(confidence, correct, n_bins)
+            ],
+            "Your vectors end with the last bin that holds an image: `bincount` counts no further "
+            "than the largest index it meets. Which of its arguments asks for more?",
+        ),
+        WrongSolution(
+            "accuracy and confidence swapped",
+            lambda confidence, correct, n_bins: [
+                my_bins(confidence, correct, n_bins)[i] for i in (0, 2, 1)
+            ],
+            "Your accuracy and your mean confidence have changed places: the order is count, mean "
+            "confidence, accuracy.",
+        ),
+        WrongSolution(
             "right images counted",
             _bins_from_sums(
                 lambda n, confidence, right: (right, *_means(n, confidence, right)[1:])
@@ -210,7 +227,7 @@ bins = Exercise(
 # --- 2. Expected calibration error ---------------------------------------------------------------
 
 
-def my_ece(logits, target, n_bins):
+def my_ece(logits, target, n_bins=15):
     confidence, prediction = logits.softmax(dim=1).max(dim=1)
     correct = (prediction == target).float()
     index = torch.bucketize(confidence, torch.linspace(0, 1, n_bins + 1)[1:-1])
@@ -263,6 +280,12 @@ def _ece_of_scores(score_of):
 def _ece_of_true_class(logits, target, n_bins):
     confidence = logits.softmax(dim=1).gather(1, target[:, None]).squeeze(1)
     return _ece_of_scores(lambda _: confidence)(logits, target, n_bins)
+
+
+def _ece_with_softmax_over_images(logits, target, n_bins):
+    confidence, prediction = logits.softmax(dim=0).max(dim=1)
+    gap = torch.bincount(_index(confidence, n_bins), confidence - (prediction == target).float())
+    return gap.abs().sum() / len(target)
 
 
 def _ece_of_images(logits, target, n_bins):
@@ -345,6 +368,17 @@ ece = Exercise(
             0.23,
             "Bins are (a, b]: 1/2 is in the first, 1 in the last, and no image is lost.",
         ),
+        value_case(
+            "neighbours of opposite sign",
+            "3, 2, 4, 1 and 2 images with confidence 0.55, 0.65, 0.75, 0.85 and 0.95; in turn all "
+            "wrong and all right; 10 bins",
+            (
+                *_two_classes((0.55, 3, 0), (0.65, 2, 2), (0.75, 4, 0), (0.85, 1, 1), (0.95, 2, 0)),
+                10,
+            ),
+            (3 * 0.55 + 2 * 0.35 + 4 * 0.75 + 1 * 0.15 + 2 * 0.95) / 12,
+            "Each bin stands alone: one that is too sure never pays for its neighbour.",
+        ),
         Case(
             "shifted logits",
             "300 images in 10 classes, 15 bins; then the same with 3 added to every logit",
@@ -356,6 +390,13 @@ ece = Exercise(
             (*_NETWORK, 15),
             my_ece,
             "The same definition holds for any number of classes and bins.",
+        ),
+        value_case(
+            "few images",
+            "60 images in 4 classes; 15 bins, some too sure and some not sure enough",
+            (*_network(60, 4, sharpness=1.3, seed=5), 15),
+            my_ece,
+            "The number of bins is the one that is given.",
         ),
     ),
     wrong=(
@@ -438,6 +479,18 @@ ece = Exercise(
             "of them with logit 0. In general the other logits matter as well.",
         ),
         WrongSolution(
+            "softmax over the images",
+            _ece_with_softmax_over_images,
+            "Your softmax runs over the images (dim 0): the probabilities of one class over all "
+            "images add up to 1, and those of an image do not. One image is one row.",
+        ),
+        WrongSolution(
+            "in per cent",
+            lambda logits, target, n_bins: 100 * my_ece(logits, target, n_bins),
+            "Your number is in per cent, 100 times too large: ECE is a probability, and 0.05 means "
+            "five points.",
+        ),
+        WrongSolution(
             "confidence of the true class",
             _ece_of_true_class,
             "You take the probability of the true class. Confidence belongs to the predicted "
@@ -452,7 +505,7 @@ ece = Exercise(
         WrongSolution(
             "1.0 dropped",
             _ece_where(_one_dropped),
-            "A image with a confidence of exactly 1 is in none of your bins. It is the one that "
+            "An image with a confidence of exactly 1 is in none of your bins. It is the one that "
             "hurts most when it is wrong.",
         ),
         WrongSolution(
@@ -517,9 +570,7 @@ def _useless_check(target: Tensor, n_classes: int):
 
     def check(answer) -> Finding | None:
         returned = answer(target, n_classes)
-        (logits,) = (
-            parts(returned) if len(parts(returned)) == 1 else (torch.stack(parts(returned)),)
-        )
+        logits = array(returned)
         if logits.shape != (len(target), n_classes):
             wanted = f"Logits have shape (N, K), here {(len(target), n_classes)}."
             return Finding(show(returned), wanted)
@@ -528,17 +579,11 @@ def _useless_check(target: Tensor, n_classes: int):
         if not torch.allclose(logits, logits[:1].expand_as(logits), atol=1e-6):
             return Finding(show(logits), "Every image gets the same logits: useless means blind.")
         confidence, correct = _judge(logits, target)
-        accuracy, largest = correct.mean().item(), _frequency(target, n_classes).max().item()
-        if abs(accuracy - largest) > 1e-6:
-            return Finding(
-                f"logits {show(logits[0])} in each row, with accuracy {show(accuracy)}",
-                "The prediction is the most frequent class.",
-            )
-        gap = confidence.mean().item() - accuracy
-        if abs(gap) > 1e-4:
+        gap = confidence.mean().item() - correct.mean().item()
+        if not abs(gap) <= 1e-4:
             return Finding(
                 f"logits {show(logits[0])} in each row: confidence "
-                f"{show(confidence.mean())}, accuracy {show(accuracy)}",
+                f"{show(confidence.mean())}, accuracy {show(correct.mean())}",
                 "ECE is 0 (to within 0.0001): the network says how often it is right.",
             )
         return None
@@ -570,6 +615,11 @@ useless = Exercise(
             "10 labels: 7 of class 0, 3 of class 2, none of class 1",
             _useless_check(_labels(7, 0, 3), 3),
         ),
+        Case(
+            "five classes, and labels of two",
+            "10 labels: 4 of class 0 and 6 of class 1; 5 classes",
+            _useless_check(_labels(4, 6), 5),
+        ),
     ),
     wrong=(
         WrongSolution(
@@ -595,6 +645,24 @@ useless = Exercise(
             lambda target, n_classes: _same_for_all(lambda f: f * len(target))(target, n_classes),
             "You give counts as logits. Softmax exponentiates them, and a lead of ten images "
             "becomes near certainty.",
+        ),
+        WrongSolution(
+            "classes behind the last label missing",
+            lambda target, n_classes: my_useless_logits(target, int(target.max()) + 1),
+            "Your rows end with the largest label that occurs: `bincount` counts no further. A "
+            "network has one logit per class, whatever the labels are.",
+        ),
+        WrongSolution(
+            "logarithm to base 10",
+            _same_for_all(lambda f: f.clamp(min=1e-9).log10()),
+            "Your logarithm has base 10. Softmax raises e to its logits, so it undoes the natural "
+            "logarithm only.",
+        ),
+        WrongSolution(
+            "logarithm to base 2",
+            _same_for_all(lambda f: f.clamp(min=1e-9).log2()),
+            "Your logarithm has base 2. Softmax raises e to its logits, so it undoes the natural "
+            "logarithm only.",
         ),
         WrongSolution(
             "the labels themselves",
@@ -631,6 +699,7 @@ useless = Exercise(
         (_labels(4, 10, 6), 3),
         (_labels(5, 9, 10, 6, 8, 12, 4, 28, 7, 11), 10),
         (_labels(7, 0, 3), 3),
+        (_labels(4, 6), 5),
     ),
     canonical=lambda logits: logits.softmax(dim=-1),  # logits are known up to a constant
 )
@@ -723,6 +792,18 @@ def _bounded_search(bound: int) -> WrongSolution:
         lambda logits, target: min(my_temperature(logits, target), float(bound)),
         f"Your search stops at T = {bound}. A network trained for long can have logits ten times "
         "too large: search in log T, or let the bounds follow the data.",
+    )
+
+
+def _on_its_way(found: list[Tensor]) -> str | None:
+    """An optimiser of log T that starts at 0 and stops too early lies between 0 and the best."""
+    best = [math.log(my_temperature(*data)) for data in (_TOO_SURE, _MIXED, _FAR_TOO_SURE)]
+    way = [f.item() / b for f, b in zip(found, best, strict=False)]
+    if not all(0 < share < 1.05 for share in way) or min(way) > 0.99:
+        return None
+    return (
+        "Your temperature lies between 1 and the best one: your optimiser has not arrived. Give it "
+        "more steps or a larger learning rate, or let it stop only when the slope is nearly 0."
     )
 
 
@@ -840,4 +921,5 @@ temperature = Exercise(
     probes=(_TOO_SURE, _MIXED, _FAR_TOO_SURE, _TOO_MODEST),
     tolerance=0.01,
     canonical=torch.log,
+    explain=_on_its_way,
 )

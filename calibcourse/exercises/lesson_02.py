@@ -182,10 +182,10 @@ margin = Exercise(
 
 
 def my_band(margin, n_classes):
-    rival = torch.exp(-margin)
-    lower = rival / (1 + rival)
-    upper = (n_classes - 1) * rival / (1 + (n_classes - 1) * rival)
-    return lower, upper
+    # s/(1 + s) is 1/(1 + 1/s), and 1/s may overflow: 1/inf is 0.
+    one_rival = 1 / (1 + torch.exp(margin))
+    all_level = 1 / (1 + torch.exp(margin) / (n_classes - 1))
+    return one_rival, all_level
 
 
 def _band_of(lower_of, upper_of):
@@ -219,7 +219,7 @@ def _band_by_sigmoid(margin: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
 
 
 _SIDES = ("lower", "upper")
-_MARGINS = torch.tensor([-math.log(3), 0.0, math.log(9)])
+_MARGINS = torch.tensor([-math.log(3), 0.0, math.log(9)])  # other ones for each K
 
 band = Exercise(
     lesson="02",
@@ -295,6 +295,24 @@ band = Exercise(
             "S_y/(1 + S_y).",
         ),
         WrongSolution(
+            "(K − 1) times the lower bound",
+            _band_of(_lower, lambda r, k: k * r / (1 + r)),
+            "Your upper bound is K − 1 times the lower one, and passes 1 for small margins. It is "
+            "S_y that can be K − 1 times as large, and s/(1 + s) bends: put the larger s into "
+            "numerator and denominator.",
+        ),
+        WrongSolution(
+            "K ignored",
+            _band_of(_lower, _lower),
+            "Your two bounds are the same whatever K is: that of a single rival. With K classes, "
+            "up to K − 1 rivals can be level.",
+        ),
+        WrongSolution(
+            "in per cent",
+            _band_of(lambda r, k: 100 * _lower(r, k), lambda r, k: 100 * _upper(r, k)),
+            "Your bounds are in per cent, 100 times too large: a probability is at most 1.",
+        ),
+        WrongSolution(
             "sides swapped",
             lambda margin, n_classes: my_band(margin, n_classes)[::-1],
             "Your two sides are swapped: the lower bound comes first. With K − 1 strong rivals the "
@@ -326,7 +344,7 @@ band = Exercise(
         "Compute e^{−m} once, under a name; each side is then one fraction of it. Or "
         "recognise the logistic function: `torch.sigmoid` of minus the margin is one of the two.",
     ),
-    probes=((_MARGINS, 2), (_MARGINS, 4), (_MARGINS, 10)),
+    probes=((_MARGINS, 2), (_MARGINS + 0.5, 4), (_MARGINS - 0.5, 10)),
 )
 
 
@@ -392,8 +410,8 @@ log_q = Exercise(
         ),
         value_case(
             "one image far wrong",
-            "margins −1000, 0, 0, 1000",
-            (torch.tensor([-1000.0, 0.0, 0.0, 1000.0]),),
+            "margins 0, −1000, 1000, 0",
+            (torch.tensor([0.0, -1000.0, 1000.0, 0.0]),),
             1000 - math.log(4),
             "One very negative margin rules Q, and log Q is still a finite number.",
         ),
@@ -437,6 +455,22 @@ log_q = Exercise(
             lambda margin: -margin.mean(),
             "You averaged −m: logarithm and mean are exchanged. The log of a mean is at least the "
             "mean of the logs (Jensen), and the difference is exactly the tail that Q is for.",
+        ),
+        WrongSolution(
+            "logarithm to base 10",
+            lambda margin: my_log_q(margin) / math.log(10),
+            "Your logarithm has base 10. Here log is the natural one, the inverse of exp.",
+        ),
+        WrongSolution(
+            "logarithm to base 2",
+            lambda margin: my_log_q(margin) / math.log(2),
+            "Your logarithm has base 2. Here log is the natural one, the inverse of exp.",
+        ),
+        WrongSolution(
+            "base 10, shifted in base e",
+            lambda margin: -margin.min() + torch.exp(margin.min() - margin).mean().log10(),
+            "You exponentiate with base e and take the logarithm with base 10 (`log10`): they do "
+            "not undo each other.",
         ),
         WrongSolution(
             "Q instead of log Q",
@@ -484,7 +518,7 @@ log_q = Exercise(
     ),
     probes=(
         (torch.tensor([0.0, math.log(3)]),),
-        (torch.tensor([-1000.0, 0.0, 0.0, 1000.0]),),
+        (torch.tensor([0.0, -1000.0, 1000.0, 0.0]),),
         (torch.tensor([1000.0, 1002.0]),),
         (torch.tensor([-100.0, 0.0]),),  # e^100 overflows, e^50 does not
     ),
@@ -574,7 +608,7 @@ _BLACK_AND_WHITE = (
     0.06,
     0.1,
 )
-_LONG = (_pixels(0.45, 0.55), _pixels(1.5, -0.2), _pixels(0.5, 0.5), 0.3, 0.1)
+_LONG = (_pixels(0.48, 0.52), _pixels(1.5, -0.2), _pixels(0.5, 0.5), 0.3, 0.06)
 
 pgd_step = Exercise(
     lesson="02",
@@ -612,9 +646,9 @@ pgd_step = Exercise(
         ),
         value_case(
             "a step longer than the radius",
-            "pixels (0.45, 0.55), clean (0.5, 0.5); gradient (1.5, −0.2); step 0.3, radius 0.1",
+            "pixels (0.48, 0.52), clean (0.5, 0.5); gradient (1.5, −0.2); step 0.3, radius 0.06",
             _LONG,
-            _pixels(0.4, 0.6),
+            _pixels(0.44, 0.56),
             "Whatever the step size, the result lies in the ball.",
         ),
         Case(

@@ -1,12 +1,24 @@
 """Exercises of lesson 03: the logit Hessian, Gauss–Newton, power iteration, stable rates."""
 
+import decimal
 import math
+from decimal import Decimal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .framework import Case, Exercise, Finding, WrongSolution, number, parts, show, value_case
+from .framework import (
+    Case,
+    Counted,
+    Exercise,
+    Finding,
+    WrongSolution,
+    array,
+    number,
+    show,
+    value_case,
+)
 
 # --- 1. A product with the logit Hessian ---------------------------------------------------------
 
@@ -21,6 +33,10 @@ def my_logit_hessian_product(logits, v):
 def _plain(p: Tensor, v: Tensor) -> Tensor:
     """The textbook formula: exact in real numbers, not in 32-bit ones."""
     return p * v - p * (p * v).sum(dim=1, keepdim=True)
+
+
+def _factored(p: Tensor, v: Tensor) -> Tensor:
+    return p * (v - (p * v).sum(dim=1, keepdim=True))
 
 
 def _of_probabilities(product):
@@ -42,8 +58,8 @@ def _batch(n: int, n_classes: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def _shift_of_v_changes_nothing(answer) -> Finding | None:
     logits, v = _batch(4, 5, seed=1)
-    plain, shifted = parts(answer(logits, v))[0], parts(answer(logits, v + 3))[0]
-    if torch.allclose(plain, shifted, rtol=1e-4, atol=1e-4):
+    plain, shifted = array(answer(logits, v)), array(answer(logits, v + 3))
+    if plain.shape == shifted.shape and torch.allclose(plain, shifted, rtol=1e-4, atol=1e-4):
         return None
     return Finding(
         f"{show(plain)} before; {show(shifted)} after",
@@ -52,30 +68,47 @@ def _shift_of_v_changes_nothing(answer) -> Finding | None:
     )
 
 
-# The runners-up trail the top logit by these margins. In integers float32 holds the logits exactly.
-_MARGINS = (17, 20, 24)
+# The others trail the top class, which is not always the first, by these margins.
+_MARGINS, _TOPS = (17, 24, 40), (2, 0, 4)
+_OTHERS = [0.0, -1.0, 0.0, -2.0, -1.0]
 _SURE = (
-    torch.tensor([[m, 0.0, -1, 0, -2, -1] for m in _MARGINS]),
+    torch.tensor(
+        [[*_OTHERS[:t], float(m), *_OTHERS[t:]] for m, t in zip(_MARGINS, _TOPS, strict=True)]
+    ),
     torch.tensor([[1.3, -0.4, 0.8, 0.1, -1.1, 0.6]]).repeat(len(_MARGINS), 1),
 )
 
 
+def _product_in_60_digits(logits: Tensor, v: Tensor) -> Tensor:
+    """The textbook formula with so many digits that those which cancel are not missed."""
+    rows = []
+    with decimal.localcontext(decimal.Context(prec=60)):
+        for z, u in zip(logits.tolist(), v.tolist(), strict=True):
+            weights, u = [Decimal(x).exp() for x in z], [Decimal(x) for x in u]
+            p = [w / sum(weights) for w in weights]
+            mean = sum(q * x for q, x in zip(p, u, strict=True))
+            rows.append([float(q * (x - mean)) for q, x in zip(p, u, strict=True)])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
 def _keeps_its_digits(answer) -> Finding | None:
-    returned = answer(*_SURE)
-    found = parts(returned)[0]
-    exact = my_logit_hessian_product(*(x.double() for x in _SURE))
-    if found.shape != exact.shape:
-        return Finding(show(returned), f"One row per sample comes back: {tuple(exact.shape)}.")
-    errors = (found - exact).norm(dim=1) / exact.norm(dim=1)
-    if (errors <= 1e-3).all():  # NaN fails
-        return None
-    written = ", ".join(
-        f"{100 * e:.0f} % at margin {m}" for m, e in zip(_MARGINS, errors.tolist(), strict=True)
-    )
-    return Finding(
-        f"relative errors of {written}",
-        "The product is small, but it agrees with the one in float64 to three digits.",
-    )
+    exact = _product_in_60_digits(*_SURE)
+    for bits, dtype in ((32, torch.float32), (64, torch.float64)):
+        returned = answer(*(x.to(dtype) for x in _SURE))
+        found = array(returned)
+        if found.shape != exact.shape:
+            return Finding(show(returned), f"One row per sample comes back: {tuple(exact.shape)}.")
+        errors = (found - exact).norm(dim=1) / exact.norm(dim=1)
+        if not (errors <= 1e-3).all():  # NaN fails
+            written = ", ".join(
+                f"{100 * e:.0f} % at margin {m}"
+                for m, e in zip(_MARGINS, errors.tolist(), strict=True)
+            )
+            return Finding(
+                f"in {bits}-bit floats, relative errors of {written}",
+                "The product is small, but it agrees with the exact one to three digits.",
+            )
+    return None
 
 
 _ONE_SAMPLE = (torch.tensor([[2.0, 1.0, 1.0]]).log(), torch.tensor([[1.0, 2.0, 3.0]]))
@@ -83,8 +116,12 @@ _TWO_SAMPLES = (
     torch.tensor([[2.0, 1.0, 1.0], [1.0, 4.0, 5.0]]).log(),
     torch.tensor([[1.0, 2.0, 3.0], [10.0, 0.0, 0.0]]),
 )
-# p is exactly one-hot in float32: however the plain formula is written, its first entry is 0.
+# p is exactly one-hot in float32, and at margin 40 in float64 too: however the plain formula is
+# written, the entry of the top class is 0.
 _SATURATED = (torch.tensor([[20.0, 0.0, -1.0]]), torch.tensor([[1.0, 0.0, 0.0]]))
+_VERY_SATURATED = (torch.tensor([[40.0, 0.0, -1.0]]), torch.tensor([[1.0, 0.0, 0.0]]))
+_SECOND_ON_TOP = (torch.tensor([[0.0, 20.0, -1.0]]), torch.tensor([[0.0, 1.0, 0.0]]))
+_LARGEST_ELSEWHERE = (torch.tensor([[0.0, 20.0, -1.0]]), torch.tensor([[1.0, 0.0, 0.0]]))
 
 logit_hessian = Exercise(
     lesson="03",
@@ -122,9 +159,10 @@ logit_hessian = Exercise(
             "The same definition holds for any number of samples and classes.",
         ),
         Case(
-            "a sure network, in float32",
-            "3 samples in 6 classes, float32; logits (m, 0, −1, 0, −2, −1) with m = 17, 20, 24; "
-            "v = (1.3, −0.4, 0.8, 0.1, −1.1, 0.6)",
+            "a sure network",
+            "3 samples in 6 classes: logits 0, −1, 0, −2, −1, and m = 17, 24, 40 as the third, the "
+            "first, the fifth of them; v = (1.3, −0.4, 0.8, 0.1, −1.1, 0.6); in float32, then in "
+            "float64",
             _keeps_its_digits,
         ),
     ),
@@ -135,6 +173,26 @@ logit_hessian = Exercise(
             "Cancellation. The formula is right, but at the top class p ∘ v and p (pᵀv) are "
             "nearly equal: in 32 bits their difference is rounding error, and once p rounds to 1 "
             "it is exactly 0. Which change of v leaves H v as it is, and nothing to cancel?",
+        ),
+        WrongSolution(
+            "cancellation in 64 bits",
+            lambda logits, v: _plain(logits.double().softmax(dim=1), v.double()),
+            "Cancellation, only later: 64 bits have 16 digits, and at a margin of 37 the rounding "
+            "error is as large as the product. No number of bits will do for every margin; another "
+            "order of computing does.",
+        ),
+        WrongSolution(
+            "shifted by the first class",
+            _of_probabilities(lambda p, v: _factored(p, v - v[:, :1])),
+            "You make v 0 at the first class. That helps where the first class is the sure one; "
+            "where another is, two nearly equal numbers are still subtracted. Which class has to "
+            "drop out of the difference?",
+        ),
+        WrongSolution(
+            "shifted by the largest entry of v",
+            _of_probabilities(lambda p, v: _factored(p, v - v.amax(dim=1, keepdim=True))),
+            "You subtract the largest entry of v, as one shifts exponents. Here it is the class "
+            "with p near 1 whose entry has to become 0, whatever the size of that entry.",
         ),
         WrongSolution(
             "diag(p) only",
@@ -194,9 +252,17 @@ logit_hessian = Exercise(
         "Choose the constant such that v becomes 0 where p is nearly 1: `gather` the entry of v "
         "at the largest logit of each row, and subtract it from that row.",
     ),
-    probes=(_ONE_SAMPLE, _TWO_SAMPLES, _batch(3, 4, seed=3), _SATURATED),
+    probes=(
+        _ONE_SAMPLE,
+        _TWO_SAMPLES,
+        _batch(3, 4, seed=3),
+        _SATURATED,
+        _VERY_SATURATED,
+        _SECOND_ON_TOP,
+        _LARGEST_ELSEWHERE,
+    ),
     tolerance=1e-3,
-    canonical=lambda product: torch.asinh(product / 1e-9),  # so that tiny entries count too
+    canonical=lambda product: torch.asinh(product / 1e-20),  # so that tiny entries count too
 )
 
 
@@ -205,8 +271,10 @@ logit_hessian = Exercise(
 
 def my_gauss_newton_product(logits_of, theta, v):
     logits, change = torch.func.jvp(logits_of, (theta,), (v,))
+    p = logits.softmax(dim=1)
+    bent = p * (change - (p * change).sum(dim=1, keepdim=True))  # H J v, image by image
     _, pull = torch.func.vjp(logits_of, theta)
-    return pull(my_logit_hessian_product(logits, change) / len(logits))[0]
+    return pull(bent / len(logits))[0]
 
 
 def _with_dense_jacobian(product):
@@ -366,6 +434,12 @@ gauss_newton = Exercise(
             "only; the classes of an image are summed inside Jᵀ.",
         ),
         WrongSolution(
+            "divided by the number of parameters",
+            lambda logits_of, theta, v: my_gauss_newton_product(logits_of, theta, v) / len(v),
+            "You divide by the number of parameters. The mean is over images; a product with a "
+            "matrix has one sum per parameter, and no mean.",
+        ),
+        WrongSolution(
             "Jᵀ J, without H",
             _pulled_back(lambda p, change: change),
             "You pull J v straight back: Jᵀ J is Gauss–Newton for squared error, where H is the "
@@ -457,6 +531,12 @@ def _iterated(finish, size_of=torch.linalg.vector_norm):
     return wrong
 
 
+def _of_whole_matrix(matvec, v, n_iterations):
+    matrix = torch.stack([matvec(column) for column in torch.eye(len(v))])
+    eigenvalues = torch.linalg.eigvalsh(matrix)
+    return eigenvalues[eigenvalues.abs().argmax()]
+
+
 def _not_normalised(finish):
     def wrong(matvec, v, n_iterations):
         for _ in range(n_iterations):
@@ -480,6 +560,45 @@ def _symmetric(eigenvalues: Tensor, seed: int):
     return lambda v: matrix @ v, torch.randn(d, generator=generator)
 
 
+def _quotients(matrix: Tensor, v: Tensor, n_iterations: int) -> list[float]:
+    """The Rayleigh quotient after 0, 1, …, n products, by the definition in float64."""
+    found = []
+    for power in range(n_iterations + 1):
+        w = torch.linalg.matrix_power(matrix.double(), power) @ v.double()
+        found.append((w @ matrix.double() @ w / (w @ w)).item())
+    return found
+
+
+_LEANING = torch.tensor([[4.0, 1.0], [1.0, 2.0]])
+_EARLY = (lambda v: _LEANING @ v, torch.tensor([0.0, 1.0]), 2)
+
+
+def _stops_when_told(answer) -> Finding | None:
+    found = number(answer(*_EARLY))
+    # Of the vector after the last product, or of the one that went into it: both are usual.
+    if any(abs(found - right) <= 1e-3 for right in _quotients(_LEANING, *_EARLY[1:])[1:]):
+        return None
+    return Finding(
+        show(found),
+        "After two iterations v has not settled: the estimate is that of the vector two products "
+        "(or one) from this start, not yet the eigenvalue (to within 0.001).",
+    )
+
+
+def _takes_a_product_for_each_iteration(answer) -> Finding | None:
+    matvec, start, _ = _CROWD
+    counted = Counted(matvec)
+    answer(counted, start, 5)
+    if 5 <= counted.calls <= 12:  # one at the end is usual, and asking twice is a matter of taste
+        return None
+    return Finding(
+        f"after {counted.calls} products with A",
+        "Each of the 5 iterations takes one product, and the estimate one more. On a network every "
+        "product costs a pass over the data, and the whole matrix one for each parameter.",
+    )
+
+
+_ALONG_AN_AXIS = (_diagonal(5.0, 1.0, 3.0), torch.tensor([0.0, 0.0, 2.0]), 10)
 _TWO = (_diagonal(3.0, 1.0), torch.tensor([3.0, 4.0]), 20)
 # Neither axis is an eigenvector: the length of v is then not its largest entry, nor their sum.
 _TILTED = (lambda v: 2 * v + v.flip(0), torch.tensor([1.0, 3.0]), 20)
@@ -544,6 +663,24 @@ power_iteration = Exercise(
             "The same holds for any symmetric matrix with one eigenvalue above the others.",
             tolerance=1e-3,
         ),
+        Case(
+            "two iterations",
+            "A with rows (4, 1) and (1, 2), start (0, 1), 2 iterations",
+            _stops_when_told,
+        ),
+        value_case(
+            "a start along an eigenvector",
+            "A = diag(5, 1, 3), start (0, 0, 2), 10 iterations",
+            _ALONG_AN_AXIS,
+            3.0,
+            "The start decides: along an eigenvector, every product stays along it.",
+            tolerance=1e-3,
+        ),
+        Case(
+            "the number of products",
+            "the matrix with 40 directions, 5 iterations; products with it are counted",
+            _takes_a_product_for_each_iteration,
+        ),
     ),
     wrong=(
         WrongSolution(
@@ -589,6 +726,26 @@ power_iteration = Exercise(
             "Your estimate is that of the start vector: v never changes in your loop.",
         ),
         WrongSolution(
+            "number of iterations ignored",
+            lambda matvec, v, n_iterations: my_power_iteration(matvec, v, 100),
+            "You iterate as often as you like, not `n_iterations` times. The caller decides how "
+            "many products the estimate may cost.",
+        ),
+        WrongSolution(
+            "start ignored",
+            lambda matvec, v, n_iterations: my_power_iteration(
+                matvec, torch.ones_like(v), n_iterations
+            ),
+            "You start from a vector of your own. The caller's may be good: the eigenvector of the "
+            "last checkpoint, with which few products are enough.",
+        ),
+        WrongSolution(
+            "the whole matrix",
+            _of_whole_matrix,
+            "You build the whole matrix, column by column, and solve that. A network's curvature "
+            "has as many columns as parameters: only products with vectors are affordable.",
+        ),
+        WrongSolution(
             "the eigenvector",
             _iterated(lambda matvec, v: v),
             "You return the vector. Asked for is its eigenvalue, by which A stretches it.",
@@ -619,7 +776,16 @@ power_iteration = Exercise(
         "It is the Rayleigh quotient vᵀA v / vᵀv. In a loop: call `matvec`, divide the result by "
         "its `.norm()`, and call it v. After the loop, the inner product of v with A v.",
     ),
-    probes=(_TWO, _TILTED, _NEGATIVE, _STEEP, _FLAT, (*_NEGATIVE[:2], 30)),
+    probes=(
+        _TWO,
+        _TILTED,
+        _NEGATIVE,
+        _STEEP,
+        _FLAT,
+        (*_NEGATIVE[:2], 30),
+        _EARLY,
+        _ALONG_AN_AXIS,
+    ),
     tolerance=1e-3,
     canonical=lambda x: x.abs() if x.numel() > 1 else x,  # an eigenvector has no sign
 )

@@ -12,9 +12,8 @@ from .framework import Case, Exercise, Finding, WrongSolution, number, parts, sh
 
 
 def my_correlation(step, x, y, chosen):
-    use = np.isin(step, chosen) & np.isfinite(x) & np.isfinite(y)
-    x, y = x[use] - x[use].mean(), y[use] - y[use].mean()
-    return (x @ y) / np.sqrt((x @ x) * (y @ y))
+    rows = np.isin(step, chosen) & ~np.isnan(x + y)
+    return np.corrcoef(x[rows], y[rows])[0, 1]
 
 
 def _measured(step: np.ndarray, x: np.ndarray, y: np.ndarray, chosen: list[int]) -> np.ndarray:
@@ -263,8 +262,8 @@ correlation = Exercise(
 
 
 def my_ece_bounds(confidence, accuracy):
-    misconfidence, error = 1 - confidence, 1 - accuracy
-    return abs(misconfidence - error), misconfidence + error
+    doubt, error = 1 - confidence, 1 - accuracy
+    return abs(doubt - error), doubt + error
 
 
 def _of_doubt_and_error(bounds):
@@ -287,7 +286,7 @@ def _every_binning_is_between(answer) -> Finding | None:
     for bias in (-0.3, 0.0, 0.3):  # under-confident, calibrated, over-confident
         chance = (confidence - bias).clamp(0, 1)
         correct = (torch.rand(400, generator=generator) < chance).double()
-        means = confidence.mean().item(), correct.mean().item()
+        means = confidence.mean(0, keepdim=True), correct.mean(0, keepdim=True)
         lower, upper = (part.item() for part in parts(answer(*means), 2))
         eces = [
             _binned_ece(confidence, correct, torch.rand(n, generator=generator).sort().values)
@@ -421,7 +420,7 @@ ece_bounds = Exercise(
 
 def my_phases(step, sharpness, confidence, accuracy):
     in_doubt = np.flatnonzero(confidence < accuracy)
-    sure_from = step[in_doubt[-1] + 1] if len(in_doubt) else step[0]
+    sure_from = step[in_doubt.max(initial=-1) + 1]
     steep = step[sharpness >= sharpness.max() / 2]
     return sure_from, steep[0], steep[-1]
 
@@ -512,6 +511,12 @@ _EXACT = _run(
     [0.4, 0.6, 0.7, 0.7, 0.7, 0.7],
 )
 
+_ALWAYS_SURE = _run(
+    [0, 4, 9, 25],
+    [1.0, 8, 10, 6],
+    [0.3, 0.6, 0.8, 0.9],
+    [0.1, 0.5, 0.7, 0.7],
+)
 _LONG = _run(
     [0, 5, 10, 20, 40, 80, 160],
     [4.0, 9, 10, 4.8, 2, 1, 1],
@@ -558,6 +563,13 @@ phases = Exercise(
             _EXACT,
             [8, 2, 16],
             "Half of the largest sharpness is enough, and equal confidence and accuracy too.",
+        ),
+        value_case(
+            "never in doubt",
+            "steps 0, 4, 9, 25; sharpness 1, 8, 10, 6; confidence is above accuracy throughout",
+            _ALWAYS_SURE,
+            [0, 4, 25],
+            "Where confidence is never below accuracy, the network is sure from the first probe on.",
         ),
     ),
     wrong=(
@@ -632,7 +644,7 @@ phases = Exercise(
 # --- 4. Kernel calibration error -----------------------------------------------------------------
 
 
-def my_kce(confidence, correct, bandwidth):
+def my_kce(confidence, correct, bandwidth=0.4):
     gap = correct.to(confidence) - confidence
     distance = (confidence[:, None] - confidence[None, :]).abs()
     return (gap @ torch.exp(-distance / bandwidth) @ gap).sqrt() / len(gap)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .framework import Case, Exercise, Finding, WrongSolution, parts, show, value_case
+from .framework import Case, Exercise, Finding, WrongSolution, array, number, show, value_case
 
 # --- 1. Lemma B.2, proved by computing -----------------------------------------------------------
 
@@ -21,11 +21,11 @@ def my_gap_and_rest(logits, target):
     return gap, rest
 
 
-def _with_parts(pair):
+def _with_parts(pair, dim=1):
     """A pair made from p, the confidence, p_y and whether the answer is right."""
 
     def wrong(logits, target):
-        p = logits.softmax(dim=1)
+        p = logits.softmax(dim=dim)
         confidence, answer = p.max(dim=1)
         true = p.gather(1, target[:, None])[:, 0]
         return pair(p, confidence, true, (answer == target).to(p.dtype))
@@ -151,6 +151,14 @@ gap = Exercise(
             "once, of the logits.",
         ),
         WrongSolution(
+            "softmax over the images",
+            _with_parts(
+                lambda p, c, true, right: ((right - c).abs(), _rest(c, true, right)), dim=0
+            ),
+            "Your softmax runs over the images (dim 0). The probabilities of one image, one row, "
+            "add up to 1.",
+        ),
+        WrongSolution(
             "mean over the images",
             lambda logits, target: tuple(x.mean() for x in my_gap_and_rest(logits, target)),
             "You average over the images. The lemma holds image by image: one value each.",
@@ -189,8 +197,8 @@ def _q(margin: Tensor) -> Tensor:
 
 def _never_above_ece(answer) -> Finding | None:
     """Logits with one rival level with the margin and all others far below: ECE is mean σ(-m)."""
-    for margin in (torch.full((5,), 0.01), torch.tensor([0.2, 3.0, 5.0]), torch.full((3,), 8.0)):
-        found = parts(answer(margin))[0].max().item()
+    for margin in (torch.full((5,), 0.01), torch.tensor([3.0, 0.2, 5.0]), torch.full((3,), 8.0)):
+        found = number(answer(margin))
         ece = torch.sigmoid(-margin).mean().item()  # one rival: 1 - c, and every answer is right
         if found > ece * (1 + 1e-4):
             return Finding(
@@ -200,11 +208,10 @@ def _never_above_ece(answer) -> Finding | None:
     return None
 
 
-_LOG2, _LOG4 = math.log(2), math.log(4)
-_TWO_IMAGES = (torch.tensor([_LOG2, _LOG4]),)
+_THREE_IMAGES = (torch.tensor([4.0, 2.0, 8.0]).log(),)
 _MIXED = (torch.tensor([2.0, -1.0, 3.0]),)
 _TIED = (torch.tensor([0.0, 1.0]),)
-_SPREAD = (torch.tensor([0.3, 1.0, 2.5, 4.0]),)
+_SPREAD = (torch.tensor([1.0, 0.3, 2.5, 4.0]),)
 
 ece_lower = Exercise(
     lesson="05",
@@ -216,10 +223,10 @@ ece_lower = Exercise(
     reference=my_ece_lower,
     cases=(
         value_case(
-            "two images",
-            "margins log 2 and log 4",
-            _TWO_IMAGES,
-            0.25,
+            "three images",
+            "margins log 4, log 2 and log 8",
+            _THREE_IMAGES,
+            7 / 36,
             "Every image obeys e^{−m}/(1 + e^{−m}) ≤ 1 − p_y; put the smallest margin into the "
             "denominator, and the mean of the numerators is Q.",
         ),
@@ -282,6 +289,11 @@ ece_lower = Exercise(
             "and the bound may exceed ECE.",
         ),
         WrongSolution(
+            "first margin for γ",
+            lambda m: _q(m) / (1 + torch.exp(-m[0])) if m[0] > 0 else float("nan"),
+            "You use the first margin. γ is the smallest of them, wherever it stands.",
+        ),
+        WrongSolution(
             "the worst image alone",
             _interpolating(lambda m: torch.sigmoid(-m.min())),
             "You bound the error probability of the worst image. The calibration error is a mean: "
@@ -324,7 +336,7 @@ ece_lower = Exercise(
         "then average.",
         "And look first whether γ is above 0: if it is not, return `float('nan')`.",
     ),
-    probes=(_TWO_IMAGES, _MIXED, _TIED, _SPREAD),
+    probes=(_THREE_IMAGES, _MIXED, _TIED, _SPREAD),
 )
 
 
@@ -354,6 +366,11 @@ def _symmetric_routine(grams, hessians):
     bend = torch.linalg.eigvalsh(hessians)[:, -1]
     together = torch.linalg.eigvalsh(grams @ hessians)[:, -1]
     return together.mean(), (size * bend).mean(), size.max() * bend.mean()
+
+
+def _first_of_product(grams, hessians):
+    _, second, third = my_rungs(grams, hessians)
+    return torch.linalg.eigvals(grams @ hessians).real[:, 0].mean(), second, third
 
 
 def _by_traces(grams, hessians):
@@ -398,6 +415,12 @@ _ALIGNED = (
     torch.tensor([[[0.25, -0.25], [-0.25, 0.25]]]),
 )
 
+# Uncertain between two classes in which J is short; LAPACK lists the eigenvalues in no order.
+_SHORT_WHERE_UNSURE = (
+    torch.diag(torch.tensor([1.0, 1.0, 30.0, 30.0]))[None],
+    (lambda p: (torch.diag(p) - p[:, None] * p)[None])(torch.tensor([0.45, 0.45, 0.05, 0.05])),
+)
+
 rungs = Exercise(
     lesson="05",
     name="rungs",
@@ -430,6 +453,13 @@ rungs = Exercise(
             "u3 lets the longest Jacobian meet the mean Hessian; u2 pairs each with its own.",
         ),
         value_case(
+            "four classes",
+            "one image, p = (0.45, 0.45, 0.05, 0.05), J Jᵀ diagonal with entries 1, 1, 30, 30",
+            _SHORT_WHERE_UNSURE,
+            (1.5, 13.5, 13.5),
+            "The largest eigenvalue counts, wherever a routine lists it.",
+        ),
+        value_case(
             "20 images",
             "20 images in 5 classes with random Jacobians (12 parameters) and random logits",
             _images(20, 5, 12, seed=0),
@@ -444,6 +474,12 @@ rungs = Exercise(
             _symmetric_routine,
             "You call `eigvalsh` on J Jᵀ H. A product of symmetric matrices is not symmetric, and "
             "the routine reads one triangle and never tells. Use one for general matrices.",
+        ),
+        WrongSolution(
+            "first eigenvalue of the product",
+            _first_of_product,
+            "You take the first eigenvalue of J Jᵀ H. A routine for general matrices lists them in "
+            "no order: ask for the largest.",
         ),
         WrongSolution(
             "trace for the top eigenvalue",
@@ -510,7 +546,7 @@ rungs = Exercise(
         "J Jᵀ H is K × K but not symmetric: `torch.linalg.eigvals`, then `.real` (they are real), "
         "then the largest of each image.",
     ),
-    probes=(_ALIGNED, _pair(1.0, 10.0), _images(6, 4, 9, seed=3)),
+    probes=(_ALIGNED, _pair(1.0, 10.0), _images(6, 4, 9, seed=3), _SHORT_WHERE_UNSURE),
 )
 
 
@@ -528,7 +564,7 @@ def _escape(weight: Tensor):
 
     def check(answer) -> Finding | None:
         returned = answer(weight)
-        features = parts(returned)[0]
+        features = array(returned)
         width = weight.shape[1]
         if features.ndim != 2 or features.shape[1] != width or not len(features):
             wanted = f"Features have shape (N, {width}): one row per image, no column for a bias."

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .framework import Case, Exercise, Finding, WrongSolution, parts, show, value_case
+from .framework import Case, Counted, Exercise, Finding, WrongSolution, array, show, value_case
 
 # --- 1. SAM's update -----------------------------------------------------------------------------
 
@@ -55,6 +55,35 @@ def _bowl(*curvatures):
 def _log_cosh(parameters: list[Tensor]) -> list[Tensor]:
     """Gradients of L = Σ log cosh θ, which is no quadratic."""
     return [torch.tanh(p) for p in parameters]
+
+
+def _layer(parameters: list[Tensor]) -> list[Tensor]:
+    """Gradients of L = Σ log cosh(x W + b) at x = (1, −2): each tensor's depends on the other."""
+    matrix, vector = parameters
+    x = torch.tensor([1.0, -2.0], dtype=matrix.dtype)
+    slope = torch.tanh(x @ matrix + vector)
+    return [torch.outer(x, slope), slope]
+
+
+def _asks_twice(answer) -> Finding | None:
+    counted = Counted(_layer)
+    answer(counted, _weights(0), 0.3, 0.4)
+    if counted.calls <= 2:
+        return None
+    return Finding(
+        f"after {counted.calls} calls of `gradients_of`",
+        "Two gradients are enough, one here and one uphill: each costs a pass over the batch.",
+    )
+
+
+def _tensor_by_tensor(gradients_of, parameters, lr, rho):
+    gradients = gradients_of(parameters)
+    length = _flat(gradients).norm()
+    updated = []
+    for i, (p, g) in enumerate(zip(parameters, gradients, strict=True)):
+        above = [*parameters[:i], p + rho * g / length, *parameters[i + 1 :]]
+        updated.append(p - lr * gradients_of(above)[i])
+    return updated
 
 
 def _sam_of_one_vector(gradients_of, parameters, lr, rho):
@@ -120,6 +149,20 @@ sam_step = Exercise(
             "The same holds for parameters of any shape and any loss.",
             names=("matrix", "vector"),
         ),
+        value_case(
+            "a layer",
+            "L = Σ log cosh(x W + b) at x = (1, −2), a random 2 × 3 matrix W and a random vector "
+            "b, lr = 0.3, ρ = 0.4",
+            (_layer, _weights(0), 0.3, 0.4),
+            _sam_of_one_vector,
+            "All tensors climb together: the gradient of one depends on where the others are.",
+            names=("W", "b"),
+        ),
+        Case(
+            "the number of gradients",
+            "the layer before; calls of `gradients_of` are counted",
+            _asks_twice,
+        ),
     ),
     wrong=(
         WrongSolution(
@@ -139,6 +182,12 @@ sam_step = Exercise(
             _ascending(lambda gradients, rho: [rho * g / g.norm() for g in gradients]),
             "You normalise each tensor by its own length, so that every tensor climbs by ρ. One "
             "length belongs to all of them: that of the whole gradient as one long vector.",
+        ),
+        WrongSolution(
+            "climbed tensor by tensor",
+            _tensor_by_tensor,
+            "Each of your tensors climbs alone, while the others stay where they were. The gradient "
+            "uphill is taken once, at the point to which all have climbed.",
         ),
         WrongSolution(
             "not normalised",
@@ -219,7 +268,13 @@ sam_step = Exercise(
         "and call `gradients_of` on that list. Then lr times what it returns is taken from the "
         "original parameters.",
     ),
-    probes=(_ROUND, _VALLEY, _TWO_TENSORS, (_log_cosh, _weights(1), 0.2, 0.7)),
+    probes=(
+        _ROUND,
+        _VALLEY,
+        _TWO_TENSORS,
+        (_log_cosh, _weights(1), 0.2, 0.7),
+        (_layer, _weights(2), 0.2, 0.7),
+    ),
 )
 
 
@@ -269,7 +324,7 @@ def _matrix(rows: int, columns: int, seed: int, scale: float = 1.0) -> Tensor:
 
 def _all_directions_count_alike(answer) -> Finding | None:
     returned = answer(_matrix(5, 8, seed=0))
-    found = parts(returned)[0]
+    found = array(returned)
     if found.shape != (5, 8):
         return Finding(show(returned), "The result has the shape of the gradient, (5, 8).")
     values = torch.linalg.svdvals(found.nan_to_num(nan=1e9, posinf=1e9, neginf=-1e9))
@@ -282,7 +337,7 @@ def _all_directions_count_alike(answer) -> Finding | None:
 
 
 def _size_does_not_matter(answer) -> Finding | None:
-    small, large = (parts(answer(_matrix(4, 4, 1, scale)))[0] for scale in (1e-3, 1e3))
+    small, large = (array(answer(_matrix(4, 4, 1, scale))) for scale in (1e-3, 1e3))
     if small.shape == large.shape and torch.allclose(small, large, rtol=1e-2, atol=1e-2):
         return None
     return Finding(
@@ -465,7 +520,7 @@ def _directions(count: int, d: int, seed: int) -> tuple[Tensor, Tensor]:
 def _nothing_is_left(answer) -> Finding | None:
     gradient, eigenvectors = _directions(5, 30, seed=0)
     returned = answer(gradient, eigenvectors)
-    found = parts(returned)[0]
+    found = array(returned)
     if found.shape != gradient.shape:
         return Finding(show(returned), "The result has one entry per parameter, 30.")
     units = F.normalize(eigenvectors.double(), dim=1)

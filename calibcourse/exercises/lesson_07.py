@@ -13,11 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..margins import true_margin
+from ._answer import Answer
+from ._values import difference
 from .framework import Case, Exercise, Finding, WrongSolution, parts, show, value_case
 
 
 class _Network(nn.Module):
-    """A small network whose parameters the check keeps hold of: copies of it are itself."""
+    """A small network in training, with gradients that belong to the caller."""
 
     def __init__(self, *layers: nn.Module):
         super().__init__()
@@ -26,7 +28,10 @@ class _Network(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         return self.body(inputs)
 
-    def __deepcopy__(self, memo: dict) -> "_Network":
+    def with_gradients(self) -> "_Network":
+        """Itself, with a gradient in each parameter: what an answer adds or erases is seen."""
+        for weight in self.parameters():
+            weight.grad = torch.full_like(weight, 0.5)
         return self
 
     def gradient_of(self, term: Any) -> Tensor:
@@ -47,7 +52,14 @@ def _layer(*sizes: int, bias: bool = True) -> nn.Linear:
 def _linear(weight: list[list[float]]) -> _Network:
     layer = _layer(len(weight[0]), len(weight), bias=False)
     layer.weight.data = torch.tensor(weight)
-    return _Network(layer)
+    return _Network(layer).with_gradients()
+
+
+def _kinked() -> _Network:
+    first, last = nn.Linear(2, 2), nn.Linear(2, 2, bias=False)
+    first.weight.data, first.bias.data = torch.eye(2), torch.tensor([-0.5, 0.0])
+    last.weight.data = 5 * torch.eye(2)
+    return _Network(first, nn.ReLU(), last).with_gradients()
 
 
 def _bent(seed: int, dtype: torch.dtype = torch.float32) -> _Network:
@@ -56,7 +68,7 @@ def _bent(seed: int, dtype: torch.dtype = torch.float32) -> _Network:
     network = _Network(_layer(6, 5), nn.Tanh(), _layer(5, 4))
     for weight in network.parameters():
         weight.data = 1.2 * torch.randn(weight.shape, generator=generator)
-    return network.to(dtype)
+    return network.to(dtype).with_gradients()
 
 
 def _images(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -70,11 +82,10 @@ def _pixels(*rows: list[float]) -> Tensor:
     return torch.tensor(rows)[:, None, None, :]
 
 
-def _term_and_gradient(answer: Callable, network: _Network, *arguments: Any) -> tuple:
-    """What a term of a loss is: its value, and its gradient in the network's parameters."""
-    network.requires_grad_(True)
+def _term_and_gradient(answer: Answer, network: _Network, *arguments: Any) -> tuple:
+    """What a term of a loss is: its value, and its gradient in the parameters of its network."""
     term = answer(network, *arguments)
-    return term, network.gradient_of(term)
+    return term, answer.given[0].gradient_of(term)
 
 
 def _finite_differences(value: Callable[[], Tensor], network: _Network, step=1e-5) -> Tensor:
@@ -93,7 +104,7 @@ def _finite_differences(value: Callable[[], Tensor], network: _Network, step=1e-
 def _gradient_case(name: str, given: str, make: Callable, seed: int, *rest: Any) -> Case:
     """A case on the gradient; `make(network, images, target, ...)` gives the term in float64."""
 
-    def check(answer: Callable) -> Finding | None:
+    def check(answer: Answer) -> Finding | None:
         inputs, target = _images(3, seed)
         term, gradient = _term_and_gradient(answer, _bent(seed), inputs, target, *rest)
         exact = _bent(seed, torch.float64)
@@ -122,12 +133,13 @@ def my_robust_term(model, inputs, target, epsilon, step_size, steps):
     point = inputs
     for _ in range(steps):
         point = point.detach().requires_grad_()
-        (uphill,) = torch.autograd.grad(F.cross_entropy(model(point), target), point)
+        loss = torch.nn.functional.cross_entropy(model(point), target)
+        (uphill,) = torch.autograd.grad(loss, point)
         moved = point + step_size * uphill.sign()
         point = moved.clamp(inputs - epsilon, inputs + epsilon).clamp(0, 1)
     log_p = model(inputs).log_softmax(1)
     log_q = model(point.detach()).log_softmax(1)
-    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    return (log_p.exp() * (log_p - log_q)).sum(1).mean()
 
 
 def _gradient_at(model: nn.Module, point: Tensor, objective: Callable[[Tensor], Tensor]) -> Tensor:
@@ -228,7 +240,9 @@ def _two_class_kl(clean_gap: float, adversarial_gap: float) -> float:
 
 _FIVE = _linear([[5.0, 0.0], [0.0, 5.0]])
 _ZERO = torch.tensor([0])
-_ONE_STEP = (_FIVE, _pixels([0.6, 0.4]), _ZERO, 0.2, 0.1, 1)
+_ONE_STEP = (_FIVE, _pixels([0.6, 0.4]), _ZERO, 0.2, 0.15, 1)
+# Logits (5 max(x₁ − ½, 0), 5 x₂): below ½ the first pixel has no effect.
+_FLAT_START = (_kinked(), _pixels([0.45, 0.4]), _ZERO, 0.2, 0.1, 1)
 _LONG_WALK = (_FIVE, _pixels([0.7, 0.4]), _ZERO, 0.1, 0.04, 5)
 _BORDER = (_FIVE, _pixels([0.06, 0.96]), _ZERO, 0.1, 0.1, 2)
 _BATCH = (
@@ -253,9 +267,9 @@ robust_term = Exercise(
         value_case(
             "one step",
             "logits (5 x₁, 5 x₂); one image, pixels (0.6, 0.4), label 0; radius 0.2, one step of "
-            "0.1: x_adv = (0.5, 0.5)",
+            "0.15: x_adv = (0.45, 0.55)",
             _ONE_STEP,
-            _two_class_kl(1.0, 0.0),
+            _two_class_kl(1.0, -0.5),
             "The result is KL(p(x) ‖ p(x_adv)) in nats.",
         ),
         value_case(
@@ -271,6 +285,14 @@ robust_term = Exercise(
             _BORDER,
             _two_class_kl(-4.5, -5.0),
             "x_adv is an image: its pixels lie in [0, 1].",
+        ),
+        value_case(
+            "a pixel without effect",
+            "logits (5 max(x₁ − ½, 0), 5 x₂); pixels (0.45, 0.4), label 0; radius 0.2, one step of "
+            "0.1: x_adv = (0.45, 0.5)",
+            _FLAT_START,
+            _two_class_kl(-2.0, -2.5),
+            "A pixel whose gradient is 0 stays where it is.",
         ),
         value_case(
             "a batch",
@@ -447,6 +469,7 @@ robust_term = Exercise(
         _ONE_STEP,
         _LONG_WALK,
         _BORDER,
+        _FLAT_START,
         _BATCH,
         (_bent(1), *_images(6, 1), *_REST),
         (_bent(2), *_images(5, 2), 0.2, 0.15, 4),
@@ -521,6 +544,11 @@ def _smooth_value(network, inputs, target):
 
 
 _THREE = _linear([[1.0, 0.0], [0.0, 3.0], [2.0, 2.0]])
+_BELOW_ZERO = (
+    _linear([[-1.0, 0.0], [0.0, -3.0], [-2.0, -2.0]]),
+    _pixels([0.9, 0.2]),
+    torch.tensor([1]),
+)
 _ONE_IMAGE = (_THREE, _pixels([0.9, 0.2]), torch.tensor([0]))
 _THREE_IMAGES = (_THREE, _pixels([0.9, 0.2], [0.1, 0.8], [0.9, 0.2]), torch.tensor([0, 0, 2]))
 
@@ -542,8 +570,16 @@ smooth_term = Exercise(
             "The result is the squared length of the gradient of the margin in the pixels.",
         ),
         value_case(
+            "all logits below zero",
+            "logits (−x₁, −3 x₂, −2 x₁ − 2 x₂); pixels (0.9, 0.2), label 1: the rival is class 0, "
+            "so m = x₁ − 3 x₂",
+            _BELOW_ZERO,
+            10.0,
+            "The rival is the strongest other class, also where its logit is negative.",
+        ),
+        value_case(
             "three images",
-            "the same network; pixels (0.9, 0.2) with label 0, (0.1, 0.8) with label 0 (m = x₁ − "
+            "the same network as at first; pixels (0.9, 0.2) with label 0, (0.1, 0.8) with label 0 (m = x₁ − "
             "3 x₂) and (0.9, 0.2) with label 2 (m = x₁ + 2 x₂)",
             _THREE_IMAGES,
             (5.0 + 10.0 + 5.0) / 3,
@@ -637,6 +673,16 @@ smooth_term = Exercise(
             "strongest rival, which moves as well.",
         ),
         WrongSolution(
+            "true class set to zero",
+            _smooth(
+                lambda logits, target: (
+                    _label(logits, target) - logits.scatter(1, target[:, None], 0.0).amax(1)
+                ).sum()
+            ),
+            "You put 0 in place of the true class. Where all other logits are negative, that 0 is "
+            "the strongest rival, and it does not move with the image.",
+        ),
+        WrongSolution(
             "the prediction's margin",
             _smooth(lambda logits, target: logits.topk(2, dim=1).values.diff(dim=1).sum()),
             "You use the predicted class. The margin is that of the label, also where the network "
@@ -671,6 +717,7 @@ smooth_term = Exercise(
     ),
     probes=(
         _ONE_IMAGE,
+        _BELOW_ZERO,
         _THREE_IMAGES,
         (_bent(1), *_images(6, 1)),
         (_bent(2), *_images(5, 2)),
@@ -757,11 +804,28 @@ def _sweep(seed: int, n_seeds: int = 3) -> tuple[Tensor, ...]:
         validation_ece, test_ece  # fmt: skip
 
 
+def _follows_the_rule(answer) -> Finding | None:
+    """In eight sweeps any other rule (the median, the worst seed, the first) chooses otherwise."""
+    for seed in range(1, 9):
+        weights, _, loss, _, test = arguments = _sweep(seed)
+        _, weight, ece = min(
+            (sum(loss[i].tolist()), weights[i].item(), sum(test[i].tolist()) / 3) for i in range(6)
+        )
+        returned = answer(*arguments)
+        fault = difference(returned, (weight, ece), 1e-4)
+        if fault:
+            return Finding(
+                f"{show(returned)} in sweep {seed} of 8",
+                f"The weight has the lowest mean validation loss, whatever the sweep. {fault}",
+            )
+    return None
+
+
 def _test_data_do_not_choose(answer) -> Finding | None:
     arguments = _sweep(0)
     before = parts(answer(*arguments), 2)
     after = parts(answer(*arguments[:-1], arguments[-1].flip(0)), 2)
-    if len(before) == len(after) == 2 and torch.equal(before[0], after[0]):
+    if len(before) == len(after) == 2 and torch.allclose(before[0], after[0]):
         return None
     return Finding(
         f"λ_s = {show(before[0])}; with other test data, λ_s = {show(after[0])}",
@@ -792,15 +856,10 @@ validated_choice = Exercise(
             "six weights and three seeds; then the same with the rows of test ECE reversed",
             _test_data_do_not_choose,
         ),
-        value_case(
-            "six weights, three seeds",
-            "random numbers for six weights, in no order, and three seeds",
-            _sweep(1),
-            lambda weights, train, loss, validation, test: min(
-                (sum(loss[i].tolist()), weights[i].item(), sum(test[i].tolist()) / 3)
-                for i in range(6)
-            )[1:],
-            "The same rule holds for any sweep.",
+        Case(
+            "eight sweeps",
+            "random numbers for six weights, in no order, and three seeds; eight times",
+            _follows_the_rule,
         ),
     ),
     wrong=(
@@ -852,6 +911,21 @@ validated_choice = Exercise(
             "You take the *highest* validation loss: `argmax` for `argmin`.",
         ),
         WrongSolution(
+            "worst seed chooses",
+            _choosing(lambda columns: columns["validation_loss"].amax(1).argmin()),
+            "You choose by each weight's worst seed. The rule here is the mean over seeds.",
+        ),
+        WrongSolution(
+            "median chooses",
+            _choosing(lambda columns: columns["validation_loss"].median(1).values.argmin()),
+            "You choose by the median over seeds. The rule here is the mean.",
+        ),
+        WrongSolution(
+            "first seed chooses",
+            _choosing(lambda columns: columns["validation_loss"][:, 0].argmin()),
+            "You choose by the first seed alone. The rule here is the mean over seeds.",
+        ),
+        WrongSolution(
             "each seed its own weight",
             _each_seed_its_own,
             "Each seed chooses a weight of its own. One weight is asked for, by the mean over "
@@ -890,5 +964,5 @@ validated_choice = Exercise(
         "Average the validation loss over seeds (`dim=1`); `argmin` gives the place of the "
         "smallest. The weight and the test ECE are read at this place.",
     ),
-    probes=(_BY_HAND, _sweep(2), _sweep(3), _sweep(4)),
+    probes=(_BY_HAND, *map(_sweep, range(2, 9))),
 )
