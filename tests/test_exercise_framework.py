@@ -499,7 +499,8 @@ def test_checks_are_remembered(exercise, capsys):
     exercise.check(my_scores)
     exercise.check(exercise.wrong[0].function)
     record = store.load()["99/scores"]
-    assert (record.outcome, record.attempts) == ("correct", 4)
+    # A right answer stays; the same answer again is no attempt.
+    assert (record.outcome, record.attempts) == ("correct", 3)
 
 
 def test_unwritable_progress_is_one_line_and_the_check_stands(exercise, monkeypatch, capsys):

@@ -458,7 +458,7 @@ robust_term = Exercise(
         "Two parts. First the attack: `steps` times the gradient of the cross-entropy in the "
         "pixels, a step along its sign, back into the ball, back into [0, 1]. Then two "
         "predictions and their divergence.",
-        "`torch.autograd.grad(loss, point)` gives a gradient in the pixels and touches no "
+        "`torch.autograd.grad` gives a gradient in the pixels alone, and touches no "
         "parameter; `point` must be a tensor with `requires_grad`. The bounds of `clamp` may be "
         "tensors.",
         "`F.kl_div(a, b, log_target=True)` is KL(b ‖ a) of log-probabilities, and "
