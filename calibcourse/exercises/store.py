@@ -173,10 +173,10 @@ def record_attempt(
 
 
 def digest(source: str) -> str:
-    """16 hexadecimal digits that stand for an answer; comments and layout make no difference.
+    r"""16 hexadecimal digits that stand for an answer; comments and layout make no difference.
 
     Example:
-        >>> digest("def f(x):\\n    return x  # what else?") == digest("def f(x): return x")
+        >>> digest("def f(x):\n    return x  # what else?") == digest("def f(x): return x")
         True
     """
     # What is no whole statement, such as a lambda's line, is taken as it stands.
