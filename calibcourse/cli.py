@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from .audit.cli import add_arguments as add_audit_arguments
     from .reproduce.cli import add_arguments as add_reproduce_arguments
 
     parser = argparse.ArgumentParser(
@@ -99,8 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     publish.set_defaults(run=_publish)
 
     audit = commands.add_parser("audit", help="the calibration of any model, from its logits")
-    audit.add_argument("file", metavar="FILE", help=".npz with logits (N, K) and target (N,)")
-    audit.add_argument("--figure", metavar="PNG", help="also draw reliability and margins")
+    add_audit_arguments(audit)
     audit.set_defaults(run=_audit)
 
     reproduce = commands.add_parser("reproduce", help="run the sweep behind a figure or a table")
@@ -180,16 +180,9 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from ._files import write_atomically
-    from .audit import audit, audit_figure, read_logits
-    from .plots import png_bytes
+    from .audit.cli import run
 
-    logits, target = read_logits(options.file)
-    print(audit(logits, target))
-    if options.figure:
-        write_atomically(options.figure, png_bytes(audit_figure(logits, target)))
-        print(f"wrote {options.figure}")
-    return 0
+    return run(options)
 
 
 def _reproduce(options: argparse.Namespace) -> int:

@@ -145,7 +145,7 @@ def _normal_quantile(probability: float) -> float:
 
 
 def _student_quantile(probability: float, freedom: int) -> float:
-    """Quantile (probability > 1/2) of Student's t: with t = √ν tan θ its density is cos^{ν-1} θ."""
+    """Quantile (probability > 1/2) of Student's t: with t = √n tan θ its density is cos^{n-1} θ."""
     angle = np.linspace(0, math.pi / 2, 200_001)
     density = np.cos(angle) ** (freedom - 1)
     mass = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])

@@ -27,7 +27,7 @@ class BrierDecomposition:
 
     def __repr__(self) -> str:
         return (
-            f"BrierDecomposition(score {self.score:.4f} = reliability {self.reliability:.4f} − "
+            f"BrierDecomposition(score {self.score:.4f} = reliability {self.reliability:.4f} - "
             f"resolution {self.resolution:.4f} + uncertainty {self.uncertainty:.4f} "
             f"{self.within_bins:+.4f} within bins)"
         )
