@@ -81,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--jobs", type=_positive, metavar="N", help="notebooks at a time (cores)")
     grade.set_defaults(run=_grade)
 
+    release = commands.add_parser("release", help="copy the course for a graded class")
+    release.add_argument("--without-solutions", required=True, metavar="DIR", help="a new folder")
+    release.set_defaults(run=_release)
+
     build = commands.add_parser("build", help="write and execute the notebooks from their sources")
     build.add_argument("numbers", nargs="*", metavar="NN", help="lessons; default: all")
     build.add_argument(
@@ -143,6 +147,14 @@ def _grade(options: argparse.Namespace) -> int:
     from .course.grade import grade
 
     return grade(options.folder, options.csv, options.html, options.jobs)
+
+
+def _release(options: argparse.Namespace) -> int:
+    from .course.release import release
+
+    copied = release(_course_folder(), Path(options.without_solutions))
+    print(f"{options.without_solutions} holds {', '.join(copied)}; solutions are shut")
+    return 0
 
 
 def _build(options: argparse.Namespace) -> int:

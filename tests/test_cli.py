@@ -11,7 +11,17 @@ import calibcourse
 from calibcourse import cli
 from calibcourse.course import doctor, progress
 
-COMMANDS = ("doctor", "progress", "build", "publish")
+COMMANDS = (
+    "start",
+    "update",
+    "doctor",
+    "progress",
+    "class",
+    "grade",
+    "release",
+    "build",
+    "publish",
+)
 
 
 def test_help_names_every_command_and_variable(capsys):

@@ -284,6 +284,7 @@ def test_changing_the_package_is_seen(tmp_path, unread):
 
 REFERENCES = """
 from calibcourse.course import confine, examiner
+examiner.prepare()
 confine.CPU_SECONDS = 600  # for all of them
 confine.confine()
 for key, exercise in examiner.EXERCISES.items():

@@ -20,11 +20,6 @@ from .confine import confine
 _FILE = "<your answer>"
 _RELIED_ON = {"builtins", "math", "numpy", "torch", "torch.nn.functional", "torch.linalg", "json"}
 EXERCISES: dict[str, Exercise] = {exercise.key: exercise for exercise in all_exercises()}
-# A fork would inherit a pool of threads that does not run; and two answers share two cores.
-torch.set_num_threads(1)
-# The first use of a transform imports files, and looks for a folder to write to: now, not confined.
-torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))
-torch.func.vmap(torch.func.jacrev(torch.sin))(torch.zeros(1, 1))
 
 
 def survey(connection: Connection, content: bytes) -> None:
@@ -71,8 +66,18 @@ def layers(connection: Connection) -> None:
     _send(connection, {"layers": confine()})
 
 
+def prepare() -> None:
+    """Do now what cannot be done confined, or what every examination would do again."""
+    # A fork would inherit a pool of threads that does not run; and two answers share two cores.
+    torch.set_num_threads(1)
+    # The first use of a transform imports files, and looks for a folder to write to.
+    torch.func.jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))
+    torch.func.vmap(torch.func.jacrev(torch.sin))(torch.zeros(1, 1))
+
+
 def _leave() -> None:
     """Print to nowhere, know nothing of the parent's environment, and confine this process."""
+    prepare()
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
@@ -105,3 +110,7 @@ def _package() -> dict[tuple[str, str], int]:
         for place, holder in places
         for key, value in list(vars(holder).items())
     }
+
+
+if any("multiprocessing.forkserver" in word for word in sys.orig_argv):
+    prepare()  # this is the server, from which the examinations fork: once for all of them

@@ -14,6 +14,7 @@ An exercise is data: a reference, cases of increasing difficulty, named wrong so
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -289,7 +290,13 @@ class Exercise:
         _display(Card("?", word, self.title, "calm", tuple(rows)), note)
 
     def solution(self) -> None:
-        """Show the source of the reference solution, and remember that it was seen."""
+        """Show the source of the reference solution, and remember that it was seen.
+
+        In a copy that `calibcourse release --without-solutions` made, it stays shut.
+        """
+        if (Path(__file__).parent / "graded_class").exists():
+            row = ("Note", "In a graded class solutions are not shown; hints are.")
+            return _display(Card("→", "no solution", self.title, "calm", (row,)), None)
         source = inspect.getsource(self.reference).strip()
         note = store.record_solution(self.key)
         _display(Card("→", "one solution", self.title, "calm", code=source), note)
