@@ -77,8 +77,8 @@ EQUIVALENT = {
     "04/kce": {
         "gap = confidence - correct.to(confidence)": _SIGN,
         "distance = (confidence[None, :] - confidence[:, None]).abs()": _SIGN,
-        "return (gap @ (gap @ torch.exp(-distance / bandwidth))).sqrt() / len(gap)": _ORDER,
-        "return (torch.exp(-distance / bandwidth) @ gap @ gap).sqrt() / len(gap)": _ORDER,
+        "return (gap @ (gap @ weights)).sqrt() / len(gap)": _ORDER,
+        "return (weights @ gap @ gap).sqrt() / len(gap)": _ORDER,
     },
     "05/gap": {
         "gap = (confidence - right.float()).abs()": _SIGN,

@@ -92,7 +92,7 @@ def _variants(node: ast.AST) -> Iterator[ast.AST | list]:
         case ast.Compare(left, [op], [right]):
             for other in _COMPARISONS.get(type(op), ()):
                 yield ast.Compare(left, [other()], [right])
-        case ast.If(test, body, orelse):
+        case ast.If(_, body, orelse):
             yield orelse or ast.Pass()
             yield body
         case ast.IfExp(_, body, orelse):

@@ -354,3 +354,26 @@ def test_files_are_written_all_or_none(tmp_path, snapshot):
     assert snapshot(tmp_path) == before
     assert write_all({old: "1", gone: None, tmp_path / "fresh": "3"}) == [gone, tmp_path / "fresh"]
     assert snapshot(tmp_path) == {"old": b"1", "fresh": b"3"}
+
+
+# --------------------------------------------------------------------------------- references
+
+
+def test_a_solution_is_the_reference_of_its_exercise(course):
+    source = course / SOURCE
+    text = source.read_text(encoding="utf-8")
+    inner = "    y = x + 1\n    return y\n"
+    assert inner in text
+    source.write_text(text.replace(inner, "    # {{solution: 03/stable_rate}}\n"), encoding="utf-8")
+    solved, blank = (
+        "\n".join(cell.source for cell in render(source, kind).cells) for kind in (SOLUTION, LESSON)
+    )
+    assert "\n    return 2 / eigenvalues.max()\n" in solved and "{{solution" not in solved
+    assert "eigenvalues" not in blank and "{{solution" not in blank
+
+
+@pytest.mark.parametrize("name", ["99/stable_rate", "03/stability"])
+def test_a_solution_of_no_exercise_stops_the_build(course, name):
+    change(course / SOURCE, "    y = x + 1\n", f"    # {{{{solution: {name}}}}}\n")
+    with pytest.raises(BuildError, match=f"no exercise {name} has a solution"):
+        render(course / SOURCE, SOLUTION)

@@ -1,5 +1,7 @@
 """Answers to lesson 07 as learners write them, in other words than the references."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 import calibcourse as cc
 from calibcourse.attacks import pgd
 from calibcourse.exercises import lesson_07
+from calibcourse.exercises._effects import EFFECTS
 from calibcourse.exercises.framework import Outcome
 from calibcourse.losses import CalMO
 
@@ -117,7 +120,6 @@ def robust_towards_a_constant(model, inputs, target, *walk):
     ("exercise", "answer", "name"),
     [
         (lesson_07.smooth_term, smooth_by_the_package, "no second gradient"),
-        (lesson_07.smooth_term, smooth_by_backward, "no second gradient"),
         (lesson_07.robust_term, robust_by_mean, "mean over classes too"),
         (lesson_07.robust_term, robust_reversed, "KL the other way round"),
         (lesson_07.robust_term, robust_towards_a_constant, "clean side detached"),
@@ -126,6 +128,74 @@ def robust_towards_a_constant(model, inputs, target, *walk):
 def test_mistakes_in_other_words_get_the_same_diagnosis(exercise, answer, name):
     expected = next(wrong.diagnosis for wrong in exercise.wrong if wrong.name == name)
     assert exercise.evaluate(answer).diagnosis == expected
+
+
+def robust_by_backward(model, inputs, target, epsilon, step_size, steps):
+    point = inputs.clone()
+    for _ in range(steps):
+        point = point.detach().requires_grad_()
+        F.cross_entropy(model(point), target).backward()
+        offset = point + step_size * point.grad.sign() - inputs
+        point = (inputs + offset.clamp(-epsilon, epsilon)).clamp(0, 1)
+    p, q = model(inputs).log_softmax(1), model(point.detach()).log_softmax(1)
+    return F.kl_div(q, p, reduction="batchmean", log_target=True)
+
+
+def robust_by_backward_and_zero_grad(model, *arguments):
+    term = robust_by_backward(model, *arguments)
+    model.zero_grad()
+    return term
+
+
+def robust_in_evaluation_mode(model, *arguments):
+    model.eval()
+    return robust_by_probabilities(model, *arguments)
+
+
+def robust_in_double(model, inputs, *arguments):
+    return robust_by_probabilities(model.double(), inputs.double(), *arguments)
+
+
+def robust_of_frozen_parameters(model, *arguments):
+    model.requires_grad_(False)
+    return robust_by_probabilities(model, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("exercise", "answer", "effect"),
+    [
+        (lesson_07.robust_term, robust_by_backward, "gradients"),
+        (lesson_07.robust_term, robust_by_backward_and_zero_grad, "erased gradients"),
+        (lesson_07.robust_term, robust_in_evaluation_mode, "mode"),
+        (lesson_07.robust_term, robust_in_double, "dtype"),
+        (lesson_07.robust_term, robust_of_frozen_parameters, "frozen"),
+        (lesson_07.smooth_term, smooth_by_backward, "gradients"),
+    ],
+)
+def test_what_an_answer_leaves_behind_is_named_and_gone_for_the_next(exercise, answer, effect):
+    feedback = exercise.evaluate(answer)
+    assert feedback.outcome is Outcome.INCORRECT and feedback.diagnosis == EFFECTS[effect]
+    assert "The caller's `model` is as it was before the call." in repr(feedback)
+    assert exercise.evaluate(exercise.reference).outcome is Outcome.CORRECT
+
+
+def robust_by_backward_in_a_copy(model, *arguments):
+    """Leaves nothing behind; only the attack may take place in the copy."""
+    model, twin = model, copy.deepcopy(model)
+    inputs, target, epsilon, step_size, steps = arguments
+    point = inputs.clone()
+    for _ in range(steps):
+        point = point.detach().requires_grad_()
+        F.cross_entropy(twin(point), target).backward()
+        moved = point + step_size * point.grad.sign()
+        point = moved.clamp(inputs - epsilon, inputs + epsilon).clamp(0, 1)
+    return F.kl_div(
+        model(point.detach()).log_softmax(1), model(inputs).softmax(1), reduction="batchmean"
+    )
+
+
+def test_an_attack_by_backward_in_a_copy_is_right():
+    assert lesson_07.robust_term.evaluate(robust_by_backward_in_a_copy).outcome is Outcome.CORRECT
 
 
 def test_a_random_start_is_seen_as_one():

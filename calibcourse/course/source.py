@@ -127,9 +127,7 @@ def with_references(text: str) -> str:
         try:
             exercise = getattr(import_module(f"calibcourse.exercises.lesson_{lesson}"), name)
         except (ImportError, AttributeError):
-            raise BuildError(
-                f"there is no exercise {lesson}/{name} to take a solution of"
-            ) from None
+            raise BuildError(f"no exercise {lesson}/{name} has a solution for the source") from None
         source = textwrap.dedent(inspect.getsource(exercise.reference)).rstrip("\n")
         return textwrap.indent(textwrap.dedent(source.partition("\n")[2]), indent)
 

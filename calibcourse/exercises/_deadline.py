@@ -1,4 +1,4 @@
-"""A time limit on a call: an endless loop ends in a message, not in a kernel that must be killed."""
+"""A time limit on a call: an endless loop ends in a message, not in a kernel that hangs."""
 
 import contextlib
 import ctypes

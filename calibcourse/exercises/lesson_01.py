@@ -320,6 +320,7 @@ _EDGE_LOGITS = torch.tensor(
     3 * [[0.0, 0.0, -200.0]] + 6 * [[math.log(7 / 3), 0.0, -200.0]] + [[200.0, 0.0, 0.0]]
 )
 _EDGE_TARGET = torch.tensor(3 * [2] + 6 * [0] + [1])
+_IN_TURN = _two_classes((0.55, 3, 0), (0.65, 2, 2), (0.75, 4, 0), (0.85, 1, 1), (0.95, 2, 0))
 _NETWORK = _network(300, 10, sharpness=2.0, seed=3)
 
 
@@ -372,10 +373,7 @@ ece = Exercise(
             "neighbours of opposite sign",
             "3, 2, 4, 1 and 2 images with confidence 0.55, 0.65, 0.75, 0.85 and 0.95; in turn all "
             "wrong and all right; 10 bins",
-            (
-                *_two_classes((0.55, 3, 0), (0.65, 2, 2), (0.75, 4, 0), (0.85, 1, 1), (0.95, 2, 0)),
-                10,
-            ),
+            (*_IN_TURN, 10),
             (3 * 0.55 + 2 * 0.35 + 4 * 0.75 + 1 * 0.15 + 2 * 0.95) / 12,
             "Each bin stands alone: one that is too sure never pays for its neighbour.",
         ),
@@ -712,7 +710,7 @@ def my_temperature(logits, target):
     true_logit = logits.gather(1, target[:, None]).squeeze(1)
     cold, hot = 0.001, 1000.0
     for _ in range(60):
-        temperature = math.sqrt(cold * hot)
+        temperature = (cold * hot) ** 0.5
         # The NLL is convex in 1/T. Its slope there: mean logit under softmax(z/T), minus z_y.
         expected_logit = ((logits / temperature).softmax(dim=1) * logits).sum(dim=1)
         if (expected_logit - true_logit).mean() > 0:

@@ -518,12 +518,12 @@ def my_power_iteration(matvec, v, n_iterations):
     return v @ matvec(v)
 
 
-def _iterated(finish, size_of=torch.linalg.vector_norm):
+def _iterated(finish, size_of=torch.linalg.vector_norm, fewer=0):
     """Power iteration, except for the size each product is divided by, and what is returned."""
 
     def wrong(matvec, v, n_iterations):
         v = v / size_of(v)
-        for _ in range(n_iterations):
+        for _ in range(n_iterations - fewer):
             product = matvec(v)
             v = product / size_of(product)
         return finish(matvec, v)
@@ -705,8 +705,15 @@ power_iteration = Exercise(
         WrongSolution(
             "length of A v",
             _iterated(lambda matvec, v: matvec(v).norm()),
-            "You return the length of A v (also if you wrote it as the product of A v with A v "
-            "normalised). A length has no sign: compare A v with the v that went in.",
+            "You return the length of A v. A length has no sign: compare A v with the v that went "
+            "in.",
+        ),
+        WrongSolution(
+            "length of the last product",
+            _iterated(lambda matvec, v: matvec(v).norm(), fewer=1),
+            "You return the length of the last product: after the loop v is that product "
+            "normalised, so v times it is its length, which has no sign. Compare a product with "
+            "the v that went into it.",
         ),
         WrongSolution(
             "length of v",

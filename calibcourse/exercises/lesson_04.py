@@ -569,7 +569,7 @@ phases = Exercise(
             "steps 0, 4, 9, 25; sharpness 1, 8, 10, 6; confidence is above accuracy throughout",
             _ALWAYS_SURE,
             [0, 4, 25],
-            "Where confidence is never below accuracy, the network is sure from the first probe on.",
+            "A network that is never in doubt is sure from the first probe on.",
         ),
     ),
     wrong=(
@@ -647,7 +647,8 @@ phases = Exercise(
 def my_kce(confidence, correct, bandwidth=0.4):
     gap = correct.to(confidence) - confidence
     distance = (confidence[:, None] - confidence[None, :]).abs()
-    return (gap @ torch.exp(-distance / bandwidth) @ gap).sqrt() / len(gap)
+    weights = (-distance / bandwidth).exp()
+    return (gap @ weights @ gap).sqrt() / len(gap)
 
 
 def _kce_with(

@@ -186,8 +186,8 @@ sam_step = Exercise(
         WrongSolution(
             "climbed tensor by tensor",
             _tensor_by_tensor,
-            "Each of your tensors climbs alone, while the others stay where they were. The gradient "
-            "uphill is taken once, at the point to which all have climbed.",
+            "Each of your tensors climbs alone, while the others stay where they were. The "
+            "gradient uphill is taken once, at the point to which all have climbed.",
         ),
         WrongSolution(
             "not normalised",

@@ -133,8 +133,8 @@ def my_robust_term(model, inputs, target, epsilon, step_size, steps):
     point = inputs
     for _ in range(steps):
         point = point.detach().requires_grad_()
-        loss = torch.nn.functional.cross_entropy(model(point), target)
-        (uphill,) = torch.autograd.grad(loss, point)
+        error = torch.nn.functional.cross_entropy(model(point), target)
+        (uphill,) = torch.autograd.grad(error, point)
         moved = point + step_size * uphill.sign()
         point = moved.clamp(inputs - epsilon, inputs + epsilon).clamp(0, 1)
     log_p = model(inputs).log_softmax(1)
@@ -579,8 +579,8 @@ smooth_term = Exercise(
         ),
         value_case(
             "three images",
-            "the same network as at first; pixels (0.9, 0.2) with label 0, (0.1, 0.8) with label 0 (m = x₁ − "
-            "3 x₂) and (0.9, 0.2) with label 2 (m = x₁ + 2 x₂)",
+            "the same network as at first; pixels (0.9, 0.2) with label 0, (0.1, 0.8) with label 0 "
+            "(m = x₁ − 3 x₂) and (0.9, 0.2) with label 2 (m = x₁ + 2 x₂)",
             _THREE_IMAGES,
             (5.0 + 10.0 + 5.0) / 3,
             "The result is the mean over images; each has a gradient of its own.",
