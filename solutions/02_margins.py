@@ -72,8 +72,10 @@ ex.margin.check(my_margin)
 my_margin = ex.margin.mine(my_margin)
 
 # %%
-train_margin = cc.true_margin(train_logits, train_target)
-test_margin = cc.true_margin(test_logits, test_target)
+train_margin, test_margin = (
+    torch.as_tensor(my_margin(z.cpu(), y.cpu()), dtype=z.dtype, device=device)
+    for z, y in ((train_logits, train_target), (test_logits, test_target))
+)
 fig, (ax,) = plots.figure(1, width=6.4)
 plots.margin_histogram({"training images": train_margin, "test images": test_margin}, ax=ax)
 ax.set_title("Nearly all training margins are positive; test margins have a tail")
@@ -168,7 +170,7 @@ my_log_q = ex.log_q.mine(my_log_q)
 
 # %% tags=["nbval-ignore-output"]
 for name, margin in [("training", train_margin), ("test", test_margin)]:
-    print(f"{name:>9}: log Q = {cc.log_margin_moment(margin):7.2f}, of which the worst 1 % of "
+    print(f"{name:>9}: log Q = {float(my_log_q(margin.cpu())):7.2f}, of which the worst 1 % of "
           f"images hold {cc.margin_moment_share(margin, 0.01):.1%}")  # fmt: skip
 
 # %%

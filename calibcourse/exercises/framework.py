@@ -136,6 +136,7 @@ class Counted:
         self.calls = 0
 
     def __call__(self, *arguments: Any) -> Any:
+        """Call the function, and count."""
         self.calls += 1
         return self.function(*arguments)
 

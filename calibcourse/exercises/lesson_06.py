@@ -58,7 +58,7 @@ def _log_cosh(parameters: list[Tensor]) -> list[Tensor]:
 
 
 def _layer(parameters: list[Tensor]) -> list[Tensor]:
-    """Gradients of L = Σ log cosh(x W + b) at x = (1, −2): each tensor's depends on the other."""
+    """Gradients of L = Σ log cosh(x W + b) at x = (1, -2): each tensor's depends on the other."""
     matrix, vector = parameters
     x = torch.tensor([1.0, -2.0], dtype=matrix.dtype)
     slope = torch.tanh(x @ matrix + vector)

@@ -241,7 +241,7 @@ def _two_class_kl(clean_gap: float, adversarial_gap: float) -> float:
 _FIVE = _linear([[5.0, 0.0], [0.0, 5.0]])
 _ZERO = torch.tensor([0])
 _ONE_STEP = (_FIVE, _pixels([0.6, 0.4]), _ZERO, 0.2, 0.15, 1)
-# Logits (5 max(x₁ − ½, 0), 5 x₂): below ½ the first pixel has no effect.
+# Logits (5 max(x₁ - ½, 0), 5 x₂): below ½ the first pixel has no effect.
 _FLAT_START = (_kinked(), _pixels([0.45, 0.4]), _ZERO, 0.2, 0.1, 1)
 _LONG_WALK = (_FIVE, _pixels([0.7, 0.4]), _ZERO, 0.1, 0.04, 5)
 _BORDER = (_FIVE, _pixels([0.06, 0.96]), _ZERO, 0.1, 0.1, 2)
