@@ -343,6 +343,16 @@ def test_blocks_leave_no_trace(monkeypatch):
     assert fitted(logits, target).temperature == pytest.approx(expected, rel=1e-11)
 
 
+def test_a_first_guess_from_some_samples_changes_nothing(monkeypatch):
+    logits, target = sample(2000)
+    expected = fitted(logits, target).temperature
+    monkeypatch.setattr(posthoc, "_GUESS_FROM", 1000)
+    assert fitted(logits, target).temperature == pytest.approx(expected, rel=1e-11)
+    # Every tenth sample separable, so that the guess is capped and left aside.
+    target[::10] = logits[::10].argmax(1)
+    assert not fitted(logits, target).capped
+
+
 def test_predictions_stay_and_inputs_too():
     logits, target = sample(200, too_sure=5.0)
     kept = logits.clone()

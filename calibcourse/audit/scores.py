@@ -141,7 +141,7 @@ def _refuse_probabilities(values: np.ndarray) -> None:
         return
     for total, what in ((1.0, "probabilities"), (100.0, "percentages")):
         sums = values.sum(1, dtype=np.float64)
-        good = (np.abs(sums - total) <= _SUM_TOLERANCE * total) & (values >= 0).all(1)
+        good = (np.abs(sums - total) <= _SUM_TOLERANCE * total) & (values.min(1) >= 0)
         if good.mean() > 0.5:
             odd = f"; sample {int((~good).argmax())} does not" if not good.all() else ""
             raise ValueError(
@@ -194,12 +194,11 @@ _CONVERT = {
 def _masked(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The logits, masked classes at one finite value; a masked label is refused."""
     low = float(logits.min())
-    masked = logits == -math.inf
-    if math.isfinite(low) and low <= _MASK:
-        same = logits == low
-        # A mask is one constant, met many times; a large logit is met once.
-        masked = same if same.sum() > max(1, len(logits) // 100) else masked
-    if not masked.any():
+    if low > _MASK:
+        return logits
+    masked = logits == low
+    # -inf is a mask; so is one constant that is met many times, where a large logit is met once.
+    if math.isfinite(low) and masked.sum() <= max(1, len(logits) // 100):
         return logits
     wrong = masked[np.arange(len(labels)), labels]
     if wrong.any():
