@@ -5,6 +5,7 @@ To add a command: a function from parsed arguments to an exit status, a parser i
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options)
+        status = options.run(options)
+        sys.stdout.flush()  # here, where what goes wrong is caught
+        return status
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         print(f"calibcourse {options.command}: {error}", file=sys.stderr)
         return 2
@@ -188,6 +194,12 @@ def _publish(options: argparse.Namespace) -> int:
     else:
         raise ValueError("either both --repo URL and --ref REF, or --undo alone")
     print(*changed or ["nothing to change"], sep="\n")
+    if changed and not options.undo:
+        print("\nNext, in this order:")
+        print("  git add -A")
+        print(f'  git commit -m "Published as {options.ref}"')
+        print(f"  git push origin HEAD:{options.ref}")
+        print("then the badges in README.md lead there")
     return 0
 
 

@@ -38,6 +38,13 @@ def test_the_module_runs_as_a_command():
     assert done.stdout == f"calibcourse {calibcourse.__version__}\n"
 
 
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, "-m", "calibcourse", "progress", "--csv"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()  # before a line is there
+    assert process.stderr.read() == "" and process.wait() == 0
+
+
 def test_the_commands_are_imported_only_when_called():
     tree = ast.parse(Path(cli.__file__).read_text())
     imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -107,7 +114,9 @@ def test_publish_and_undo(built_course, monkeypatch, capsys):
     readme = (built_course / "README.md").read_bytes()
     address = ["--repo", "https://github.com/ada/course", "--ref", "main"]
     assert cli.main(["publish", *address]) == 0
-    assert "README.md\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "README.md\n" in printed and "git push origin HEAD:main" in printed
+    assert printed.index("git add") < printed.index("git commit") < printed.index("git push")
     assert (built_course / "README.md").read_bytes() != readme
     assert cli.main(["publish", "--undo"]) == 0
     assert (built_course / "README.md").read_bytes() == readme

@@ -44,9 +44,8 @@ def test_every_file_that_is_named_is_there(page):
 
 
 def test_each_way_to_contribute_is_linked():
-    pages = {
-        path.relative_to(ROOT / ".github") for path in PAGES if path.parent.name == "contributing"
-    }
+    folder = ROOT / ".github"
+    pages = {path.relative_to(folder) for path in PAGES if path.parent.name == "contributing"}
     text = (ROOT / ".github" / "CONTRIBUTING.md").read_text(encoding="utf-8")
     assert len(pages) == 5
     assert [path for path in pages if f"]({path.as_posix()})" not in text] == []
