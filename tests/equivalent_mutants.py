@@ -80,6 +80,15 @@ EQUIVALENT = {
         "return (gap @ (gap @ weights)).sqrt() / len(gap)": _ORDER,
         "return (weights @ gap @ gap).sqrt() / len(gap)": _ORDER,
     },
+    "04/signs": {
+        "ece = abs(error - doubt)": _SIGN,
+        "return [np.sign(np.corrcoef(ece[:n], sharpness[:n])[1, 0]) for n in stops]": (
+            "the matrix is symmetric"
+        ),
+        "return [np.sign(np.corrcoef(sharpness[:n], ece[:n])[0, 1]) for n in stops]": (
+            "the matrix is symmetric"
+        ),
+    },
     "05/gap": {
         "gap = (confidence - right.float()).abs()": _SIGN,
         "on_both = p.gather(1, answer[:, None])[:, -1] + p.gather(1, target[:, None])[:, 0]": (

@@ -351,29 +351,27 @@ def ece_bounds_torch(confidence, accuracy):
     return torch.stack([torch.sub(u, err).abs(), torch.add(u, err)])
 
 
-def phases_numpy(step, sharpness, confidence, accuracy):
-    sure = confidence >= accuracy
-    turn = len(step) - np.argmin(sure[::-1]) if not sure.all() else 0
-    steep = np.where(2 * sharpness >= np.max(sharpness))[0]
-    return step[turn], step[steep[0]], step[steep[-1]]
+def signs_moments(doubt, error, sharpness, stops):
+    found = []
+    for n in stops:
+        ece, sharp = np.abs(doubt[:n] - error[:n]), sharpness[:n]
+        found.append(1 if np.mean(ece * sharp) > np.mean(ece) * np.mean(sharp) else -1)
+    return found
 
 
-def phases_loop(step, sharpness, confidence, accuracy):
-    turn = 0
-    for i, (c, a) in enumerate(zip(confidence, accuracy, strict=True)):
-        if c < a:
-            turn = i + 1
-    half = max(sharpness) / 2
-    steep = [t for t, s in zip(step, sharpness, strict=True) if s >= half]
-    return [step[turn], steep[0], steep[-1]]
+def signs_loop(doubt, error, sharpness, stops):
+    found = []
+    for n in stops:
+        ece = [max(u - e, e - u) for u, e in zip(doubt[:n], error[:n], strict=True)]
+        mean = sum(ece) / n
+        total = sum((x - mean) * s for x, s in zip(ece, sharpness[:n], strict=True))
+        found.append(math.copysign(1.0, total))
+    return np.array(found)
 
 
-def phases_torch(step, sharpness, confidence, accuracy):
-    step, sharpness = torch.tensor(step), torch.tensor(sharpness)
-    in_doubt = torch.tensor(confidence) < torch.tensor(accuracy)
-    never_again = in_doubt.flip(0).cumsum(0).flip(0) == 0
-    steep = step[sharpness >= 0.5 * sharpness.max()]
-    return torch.stack([step[never_again].min(), steep.min(), steep.max()])
+def signs_torch(doubt, error, sharpness, stops):
+    both = torch.stack([torch.as_tensor(doubt - error).abs(), torch.as_tensor(sharpness)])
+    return tuple(torch.corrcoef(both[:, :n])[0, 1].sign() for n in stops)
 
 
 def kce_numpy(confidence, correct, bandwidth):
@@ -659,7 +657,7 @@ RIGHT = {
     "03/stable_rate": (stable_rate_numpy, stable_rate_loop, stable_rate_torch),
     "04/correlation": (correlation_numpy, correlation_loop, correlation_torch),
     "04/ece_bounds": (ece_bounds_numpy, ece_bounds_loop, ece_bounds_torch),
-    "04/phases": (phases_numpy, phases_loop, phases_torch),
+    "04/signs": (signs_moments, signs_loop, signs_torch),
     "04/kce": (kce_numpy, kce_loop, kce_torch),
     "05/gap": (gap_numpy, gap_loop, gap_torch),
     "05/ece_lower": (ece_lower_numpy, ece_lower_loop, ece_lower_torch),

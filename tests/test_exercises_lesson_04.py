@@ -12,7 +12,7 @@ import calibcourse as cc
 from calibcourse.exercises import lesson_04 as ex
 from calibcourse.exercises.framework import Outcome
 from calibcourse.history import History
-from calibcourse.reproduce import correlation, phases
+from calibcourse.reproduce import correlation, growth_weights
 
 
 def correlation_by_scipy(step, x, y, chosen):
@@ -32,12 +32,17 @@ def ece_bounds_by_maximum(confidence, accuracy):
     ), 2 - confidence - accuracy
 
 
-def phases_by_loop(step, sharpness, confidence, accuracy):
-    turn = len(step) - 1
-    while turn > 0 and confidence[turn - 1] >= accuracy[turn - 1]:
-        turn -= 1
-    steep = [int(t) for t, s in zip(step, sharpness, strict=True) if 2 * s >= max(sharpness)]
-    return np.array([step[turn], min(steep), max(steep)])
+def signs_by_scipy(doubt, error, sharpness, stops):
+    gap = [max(u - e, e - u) for u, e in zip(doubt, error, strict=True)]
+    return torch.tensor([
+        math.copysign(1, scipy.stats.pearsonr(gap[:n], sharpness[:n]).statistic) for n in stops
+    ])  # fmt: skip
+
+
+def signs_by_weights(doubt, error, sharpness, stops):
+    """By the weights of growth, THEORY.md 4.6."""
+    moves = np.diff(np.abs(doubt - error))
+    return tuple(1 if growth_weights(sharpness[:n]) @ moves[: n - 1] > 0 else -1 for n in stops)
 
 
 def kce_in_order(confidence, correct, bandwidth):
@@ -58,7 +63,8 @@ def kce_in_order(confidence, correct, bandwidth):
         (ex.correlation, correlation_by_scipy),
         (ex.correlation, correlation_by_z_scores),
         (ex.ece_bounds, ece_bounds_by_maximum),
-        (ex.phases, phases_by_loop),
+        (ex.signs, signs_by_scipy),
+        (ex.signs, signs_by_weights),
         (ex.kce, kce_in_order),
         (ex.kce, lambda c, y, h: ex.my_kce(c.double(), y, h)),
     ],
@@ -102,22 +108,17 @@ def test_mistakes_in_other_words_get_the_same_diagnosis(exercise, answer, name):
 # --- The references are what the package computes
 
 
-def test_correlation_and_phases_are_the_packages():
+def test_the_correlation_is_the_packages():
     rng = np.random.default_rng(0)
-    names = ("sharpness", "test_confidence", "test_accuracy")
+    names = ("sharpness", "test_confidence")
     for _ in range(20):
         step = np.cumsum(rng.integers(1, 9, 15))
-        values = rng.random((3, 15))
-        values[1:, -1] = 0.9, 0.5
+        values = rng.random((2, 15))
         history = History(
             [
                 {"step": int(s), **dict(zip(names, row, strict=True))}
                 for s, row in zip(step, values.T.tolist(), strict=True)
             ]
-        )
-        found = phases(history)
-        assert [found.sure_from, found.steep_from, found.steep_until] == list(
-            ex.my_phases(step, *values)
         )
         chosen = step[::2].tolist()
         ours = ex.my_correlation(step, values[0], values[1], chosen)

@@ -1,4 +1,4 @@
-"""Exercises of lesson 04: correlation along a run, the two-sided bound, phases, kernel error."""
+"""Exercises of lesson 04: correlation along a run, the two-sided bound, signs, kernel error."""
 
 import math
 
@@ -415,229 +415,166 @@ ece_bounds = Exercise(
 )
 
 
-# --- 3. The phases of a run ----------------------------------------------------------------------
+# --- 3. The sign of a correlation ----------------------------------------------------------------
 
 
-def my_phases(step, sharpness, confidence, accuracy):
-    in_doubt = np.flatnonzero(confidence < accuracy)
-    sure_from = step[in_doubt.max(initial=-1) + 1]
-    steep = step[sharpness >= sharpness.max() / 2]
-    return sure_from, steep[0], steep[-1]
+def my_signs(doubt, error, sharpness, stops):
+    ece = abs(doubt - error)
+    return [np.sign(np.corrcoef(ece[:n], sharpness[:n])[0, 1]) for n in stops]
 
 
-def _with_turn(turn_of):
-    """Phases as in the reference, except for the probe at which the network turns sure."""
+def _sign_of(ece_of, part=lambda values, n: values[:n]):
+    """Signs as in the reference, of another calibration error or over another part of the run."""
 
-    def wrong(step, sharpness, confidence, accuracy):
-        _, *steep = my_phases(step, sharpness, confidence, accuracy)
-        return step[turn_of(confidence, accuracy)], *steep
-
-    return wrong
-
-
-def _with_steep(is_steep):
-    """Phases as in the reference, except for which probes count as steep."""
-
-    def wrong(step, sharpness, confidence, accuracy):
-        turn, *_ = my_phases(step, sharpness, confidence, accuracy)
-        steep = step[is_steep(sharpness)]
-        return turn, steep[0], steep[-1]
+    def wrong(doubt, error, sharpness, stops):
+        ece = ece_of(doubt, error)
+        pairs = [(part(ece, n), part(sharpness, n)) for n in stops]
+        return [_sign(x, y) for x, y in pairs]
 
     return wrong
 
 
-def _last_in_doubt(confidence, accuracy) -> int:
-    in_doubt = np.flatnonzero(confidence < accuracy)
-    return int(in_doubt[-1]) if len(in_doubt) else 0
+def _sign(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.sign(np.cov(x, y)[0, 1])) if len(x) > 1 else math.nan
 
 
-def _strictly_sure(confidence, accuracy) -> int:
-    not_above = np.flatnonzero(confidence <= accuracy)
-    return min(int(not_above[-1]) + 1, len(confidence) - 1) if len(not_above) else 0
+def _growth_alone(doubt, error, sharpness, stops):
+    ece = abs(doubt - error)
+    return [float(np.sign(ece[n - 1] - ece[0])) for n in stops]
 
 
-def _around_the_peak(sharpness: np.ndarray) -> np.ndarray:
-    """The stretch of steep probes that holds the peak."""
-    low = sharpness < sharpness.max() / 2
-    peak, rows = int(sharpness.argmax()), np.arange(len(sharpness))
-    before, after = rows[low & (rows < peak)], rows[low & (rows > peak)]
-    start = before[-1] + 1 if len(before) else 0
-    end = after[0] if len(after) else len(rows)
-    return (rows >= start) & (rows < end)
+def _last_moves(doubt, error, sharpness, stops):
+    ece = abs(doubt - error)
+    moves = [(ece[n - 1] - ece[n - 2]) * (sharpness[n - 1] - sharpness[n - 2]) for n in stops]
+    return [float(np.sign(move)) for move in moves]
 
 
-def _as_rows(step, sharpness, confidence, accuracy):
-    return my_phases(np.arange(len(step)), sharpness, confidence, accuracy)
+def _coefficients(doubt, error, sharpness, stops):
+    ece = abs(doubt - error)
+    return [_pearson(ece[:n], sharpness[:n]) for n in stops]
 
 
-def _decay_begins(step, sharpness, confidence, accuracy):
-    turn, first, last = my_phases(step, sharpness, confidence, accuracy)
-    return turn, first, step[min(int(np.flatnonzero(step == last)[0]) + 1, len(step) - 1)]
+def _unseen(doubt, error, sharpness, stops) -> tuple:
+    return *(np.array(values, dtype=float) for values in (doubt, error, sharpness)), stops
 
 
-def _peak_alone(step, sharpness, confidence, accuracy):
-    turn, *_ = my_phases(step, sharpness, confidence, accuracy)
-    return turn, *(2 * [step[sharpness.argmax()]])
-
-
-def _run(step, sharpness, confidence, accuracy) -> tuple[np.ndarray, ...]:
-    return np.array(step), *(np.array(v, dtype=float) for v in (sharpness, confidence, accuracy))
-
-
-# Simple hills first; the later runs dip within the plateau, touch half the peak exactly, and are
-# sure by chance before training.
-_HILL = _run(
-    [0, 10, 20, 30, 40, 50],
-    [2.0, 6, 10, 8, 3, 1],
-    [0.10, 0.30, 0.50, 0.80, 0.90, 0.95],
-    [0.20, 0.60, 0.70, 0.75, 0.80, 0.80],
+# Over-confidence that grows while sharpness climbs; one that starts in doubt; training images.
+_NATURAL = _unseen(
+    [0.88, 0.65, 0.50, 0.40, 0.30, 0.20, 0.10, 0.05],
+    [0.90, 0.70, 0.60, 0.60, 0.60, 0.60, 0.60, 0.60],
+    [2, 4, 8, 10, 6, 4, 2, 1],
+    (4, 6, 7),
 )
-_CHANCE = _run(
-    [0, 1, 2, 5, 10, 20, 50],
-    [1.0, 4, 7, 9, 8, 4, 2],
-    [0.12, 0.20, 0.74, 0.60, 0.80, 0.85, 0.95],
-    [0.10, 0.50, 0.70, 0.65, 0.80, 0.80, 0.78],
+_IN_DOUBT = _unseen(
+    [0.92, 0.60, 0.45, 0.30, 0.20, 0.12, 0.03, 0.01],
+    [0.90, 0.50, 0.30, 0.20, 0.16, 0.16, 0.16, 0.16],
+    [3, 6, 8, 10, 9, 6, 3, 1],
+    (8, 3, 5),
 )
-_DIP = _run(
-    [0, 3, 6, 9, 12, 15, 18, 30],
-    [3.0, 11, 12, 5, 20, 9, 14, 4],
-    [0.1, 0.5, 0.8, 0.9, 0.9, 0.9, 0.95, 0.97],
-    [0.3, 0.6, 0.7, 0.8, 0.8, 0.8, 0.80, 0.80],
-)
-_EXACT = _run(
-    [0, 2, 4, 8, 16, 32],
-    [4.0, 5, 8, 10, 5, 1],
-    [0.2, 0.5, 0.6, 0.7, 0.8, 0.9],
-    [0.4, 0.6, 0.7, 0.7, 0.7, 0.7],
+_FITTED = _unseen(
+    [0.60, 0.50, 0.30, 0.22, 0.15, 0.06, 0.03, 0.01, 0.005, 0.003, 0.002],
+    [0.25, 0.20, 0.12, 0.10, 0.06, 0.00, 0.00, 0.00, 0.000, 0.000, 0.000],
+    [3, 5, 6, 9, 12, 8, 4, 2, 1, 1, 1],
+    (5, 11),
 )
 
-_ALWAYS_SURE = _run(
-    [0, 4, 9, 25],
-    [1.0, 8, 10, 6],
-    [0.3, 0.6, 0.8, 0.9],
-    [0.1, 0.5, 0.7, 0.7],
-)
-_LONG = _run(
-    [0, 5, 10, 20, 40, 80, 160],
-    [4.0, 9, 10, 4.8, 2, 1, 1],
-    [0.1, 0.5, 0.7, 0.8, 0.9, 0.9, 0.9],
-    [0.2, 0.6, 0.7, 0.7, 0.7, 0.7, 0.7],
-)
-
-phases = Exercise(
+signs = Exercise(
     lesson="04",
-    name="phases",
-    title="The phases of a run",
+    name="signs",
+    title="Predict the sign",
     difficulty=3,
-    importance=3,
+    importance=5,
     minutes=12,
-    reference=my_phases,
+    reference=my_signs,
     cases=(
         value_case(
-            "one hill",
-            "steps 0, 10, …, 50; sharpness 2, 6, 10, 8, 3, 1; confidence passes accuracy between "
-            "20 and 30",
-            _HILL,
-            [30, 10, 30],
-            "Training steps come back: where confidence has passed accuracy, and the first and "
-            "last probe with at least half the largest sharpness.",
+            "too sure from the start",
+            "eight probes; err is 0.9, 0.7 and then 0.6, u falls from 0.88 to 0.05; sharpness "
+            "peaks at the fourth; stops 4, 6 and 7",
+            _NATURAL,
+            [1.0, 1.0, -1.0],
+            "Up to the peak both grow; in the end most of the growth comes after it.",
         ),
         value_case(
-            "sure by chance",
-            "steps 0, 1, 2, 5, 10, 20, 50; confidence is above accuracy at steps 0 and 2, equal at "
-            "10, above from 20 on",
-            _CHANCE,
-            [10, 2, 10],
-            "From sure_from on, confidence is never below accuracy again.",
+            "in doubt first",
+            "eight probes; u starts above err and falls through it after the fifth; sharpness "
+            "peaks at the fourth; stops 8, 3 and 5, in this order",
+            _IN_DOUBT,
+            [-1.0, 1.0, 1.0],
+            "ECE is at least the distance of u and err: doubt beyond the error rate counts too.",
         ),
         value_case(
-            "a dip",
-            "steps 0, 3, …, 18, 30; sharpness 3, 11, 12, 5, 20, 9, 14, 4",
-            _DIP,
-            [6, 3, 18],
-            "The plateau reaches from the first to the last steep probe, whatever lies between.",
-        ),
-        value_case(
-            "exactly half",
-            "steps 0, 2, 4, 8, 16, 32; sharpness 4, 5, 8, 10, 5, 1",
-            _EXACT,
-            [8, 2, 16],
-            "Half of the largest sharpness is enough, and equal confidence and accuracy too.",
-        ),
-        value_case(
-            "never in doubt",
-            "steps 0, 4, 9, 25; sharpness 1, 8, 10, 6; confidence is above accuracy throughout",
-            _ALWAYS_SURE,
-            [0, 4, 25],
-            "A network that is never in doubt is sure from the first probe on.",
+            "training images",
+            "eleven probes; err falls from 0.25 to 0 at the sixth, u from 0.6 to 0.002; sharpness "
+            "peaks at the fifth; stops 5 and 11",
+            _FITTED,
+            [-1.0, 1.0],
+            "Up to the peak the distance of u and err falls while sharpness grows; in the decay "
+            "both fall.",
         ),
     ),
     wrong=(
         WrongSolution(
-            "first time sure",
-            _with_turn(lambda c, a: int(np.argmax(c >= a))),
-            "You take the first probe at which confidence reaches accuracy. Before training both "
-            "are near 1 in 10, and either may be larger by chance; later they may cross again.",
+            "over-confidence with its sign",
+            _sign_of(lambda u, err: err - u),
+            "You correlate err − u, which is negative while the network is in doubt. ECE has no "
+            "sign: too much doubt is miscalibration as well.",
         ),
         WrongSolution(
-            "last in doubt",
-            _with_turn(_last_in_doubt),
-            "You return the last probe at which the network is in doubt. It is sure from the next "
-            "one on.",
+            "doubt alone",
+            _sign_of(lambda u, err: u),
+            "You correlate the doubt alone. ECE compares it with the error rate.",
         ),
         WrongSolution(
-            "strictly sure",
-            _with_turn(_strictly_sure),
-            "You ask for confidence above accuracy. Equal is enough: it is not below.",
+            "error alone",
+            _sign_of(lambda u, err: err),
+            "You correlate the error rate alone. A network can be wrong and know it.",
         ),
         WrongSolution(
-            "row numbers",
-            _as_rows,
-            "You return row numbers. Probes are not evenly spaced: give the training steps.",
+            "their sum",
+            _sign_of(lambda u, err: u + err),
+            "You correlate u + err, the upper bound of ECE. It is the lower one, |u − err|, that "
+            "ECE nearly equals.",
         ),
         WrongSolution(
-            "strictly above half",
-            _with_steep(lambda s: s > s.max() / 2),
-            "You ask for more than half of the largest sharpness. Half is enough.",
+            "the whole run each time",
+            _sign_of(lambda u, err: abs(u - err), lambda values, n: values),
+            "Every stop gets the sign of the whole run. Only the first so many probes count.",
         ),
         WrongSolution(
-            "half-way up from the start",
-            _with_steep(lambda s: s >= (s[0] + s.max()) / 2),
-            "Your threshold is half-way between the first and the largest sharpness. It is half of "
-            "the largest.",
+            "one probe too few",
+            _sign_of(lambda u, err: abs(u - err), lambda values, n: values[: n - 1]),
+            "You leave out the last probe before the stop. A stop is a number of probes: all of "
+            "them count.",
         ),
         WrongSolution(
-            "above the mean",
-            _with_steep(lambda s: s >= s.mean()),
-            "Your threshold is the mean sharpness. It depends on how long the decay was watched.",
+            "the rest of the run",
+            _sign_of(lambda u, err: abs(u - err), lambda values, n: values[n:]),
+            "You use the probes after the stop. The run ends there.",
         ),
         WrongSolution(
-            "one stretch around the peak",
-            _with_steep(_around_the_peak),
-            "You stop at the first dip on either side of the peak. At the edge of stability the "
-            "sharpness swings: the plateau ends with the last steep probe.",
+            "growth alone",
+            _growth_alone,
+            "You look only at whether |u − err| has grown. The correlation also asks what the "
+            "sharpness did meanwhile.",
         ),
         WrongSolution(
-            "decay begins",
-            _decay_begins,
-            "You return the first probe of the decay. The last steep probe is the one before it.",
+            "the last moves",
+            _last_moves,
+            "You compare the last moves of both before the stop. A correlation weighs all probes.",
         ),
         WrongSolution(
-            "the peak alone",
-            _peak_alone,
-            "You return the step of the largest sharpness, twice. Where the sharpness hovers, its "
-            "peak is an accident; asked for are both ends of the plateau.",
+            "no sign",
+            _coefficients,
+            "You return the coefficients themselves. Their signs are asked, +1 or -1.",
         ),
     ),
     hints=(
-        "For sure_from, look for the last probe at which confidence is below accuracy. Which probe "
-        "is asked for, and what if there is no such probe?",
-        "`np.flatnonzero` lists the rows where a condition holds; its entries 0 and −1 are the "
-        "first and the last. Index `step` with them.",
-        "For the plateau no loop is needed: keep the steps where sharpness is at least half its "
-        "largest value, and take both ends.",
+        "Section 5: which number, made of u and err, is ECE nearly equal to?",
+        "Cut that number and the sharpness after the first n probes, and correlate the two pieces; "
+        "`np.sign` gives the sign.",
     ),
-    probes=(_HILL, _CHANCE, _DIP, _EXACT, _LONG),
+    probes=(_NATURAL, _IN_DOUBT, _FITTED),
 )
 
 

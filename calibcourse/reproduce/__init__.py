@@ -18,9 +18,9 @@ from .figures import (
     learning_rate_grid,
     matched_loss_grid,
     matched_loss_plane,
-    phase_chart,
     recorded_sharpness,
     remedies_figure,
+    stops_figure,
     trajectories_figure,
     weights_panel,
 )
@@ -52,7 +52,6 @@ from .outcomes import (
     verdicts,
 )
 from .paper import published
-from .phases import Phases, phases
 from .plans import COMPARISONS, FOUR, GRID, PROFILES, TRAJECTORIES, plan
 from .records import Run, Sweep, load_recorded
 from .report import table_1_text
@@ -62,6 +61,7 @@ from .sign import (
     SignPrediction,
     balance,
     correlation_by_stop,
+    correlation_by_stop_over_peak,
     growth_weights,
     predicted_correlation,
     sign_predictions,
@@ -82,7 +82,6 @@ __all__ = [
     "ComparisonConfig",
     "Difference",
     "PairedComparison",
-    "Phases",
     "Run",
     "SignPrediction",
     "Sweep",
@@ -98,6 +97,7 @@ __all__ = [
     "comparison_figure",
     "correlation",
     "correlation_by_stop",
+    "correlation_by_stop_over_peak",
     "correlations",
     "decay_table",
     "difference",
@@ -113,8 +113,6 @@ __all__ = [
     "outcomes",
     "peak",
     "pearson",
-    "phase_chart",
-    "phases",
     "plan",
     "predicted_correlation",
     "probes_within",
@@ -129,6 +127,7 @@ __all__ = [
     "slack_table",
     "slack_table_text",
     "step_costs",
+    "stops_figure",
     "table_1",
     "table_1_text",
     "trajectories_figure",

@@ -1,6 +1,6 @@
 """Figures of sweeps: their trajectories, and what came of the comparison of methods."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from .. import plots
-from ..history import History
 from ..plots import BOUND, CURVATURE, IDEAL, MARKERS, TEST, TRAIN
 from .configs import LABELS, METHODS, ComparisonConfig, TrajectoryConfig
 from .outcomes import REMEDIES, RULES, TEMPERATURE, cell_runs, grid_values, outcomes, read
-from .phases import Phases
+from .paper import published
 from .plans import GRID
 from .records import Run, Sweep
+from .sign import STOPS, correlation_by_stop_over_peak
 
 # Axis label and colour of every quantity that a figure shows.
 QUANTITIES = {
@@ -81,30 +81,61 @@ def _draw(ax: Axes, runs: Sequence[Run[TrajectoryConfig]], column: str) -> None:
     ax.set(xscale="log", yscale="log")
 
 
-def phase_chart(history: History, phases: Phases, axes: Sequence[Axes]) -> None:
-    """Sharpness with its plateau, and how sure the network is, with the moment it turns.
+def stops_figure(sweeps: Mapping[str, Sweep[TrajectoryConfig]]) -> Figure:
+    """Correlation of ECE with sharpness against the stopping point, beside the paper's values.
+
+    A panel for training and test ECE of every data set: a line per optimizer, the median over its
+    runs, over a band from the 10 % to the 90 % quantile of all runs. Wedges on the right are the
+    paper's values, on CIFAR-10, in the optimizers' colours; a dot is where a line passes its value.
 
     Args:
-        history: with sharpness, and confidence and accuracy on training and test images.
-        phases: its `phases`.
-        axes: two.
+        sweeps: title of a data set -> its runs, of the paper's five optimizers.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: a run lacks a quantity.
     """
-    left, right = axes
-    steps = history.column("step")
-    left.axvspan(phases.steep_from, phases.steep_until, color=BOUND, alpha=0.2, lw=0)
-    left.plot(steps, history.column("sharpness"), "o-", ms=2.5, lw=1.5, color=CURVATURE)
-    left.set(ylabel="sharpness $\\lambda_{\\max}$", ylim=(0, None))
-    for split, color in (("train", TRAIN), ("test", TEST)):
-        excess = history.column(f"{split}_confidence") - history.column(f"{split}_accuracy")
-        right.plot(steps, excess, "o-", ms=2.5, lw=1.5, color=color)
-        right.annotate(f" {split}", (steps[-1], excess[-1]), color=color, va="center", fontsize=9,
-                       annotation_clip=False)  # fmt: skip
-    right.axhline(0, color=IDEAL, lw=0.8)
-    if phases.sure_from is not None:
-        right.axvline(phases.sure_from, color=BOUND, ls="--", lw=1.5)
-    right.set_ylabel("confidence − accuracy")
-    for ax in axes:
-        plots.from_step_zero(ax)
+    size = 4.6 * len(sweeps), 5.2
+    fig, axes = plots.panels(2, len(sweeps), size, sharex=True, sharey=True)
+    for row, column in zip(axes, ("train_ece", "test_ece"), strict=True):
+        for ax, (title, sweep) in zip(row, sweeps.items(), strict=True):
+            _draw_stops(ax, sweep, column)
+            ax.set_title(f"{title}: {QUANTITIES[column][0]}")
+            ax.label_outer()
+        row[0].set_ylabel("correlation with sharpness")
+    for ax in axes[-1]:
+        ax.set_xlabel("run stopped at … times the step of its sharpness peak")
+    axes[0][0].legend(fontsize=7, ncols=2, loc="lower left")
+    return fig
+
+
+def _draw_stops(ax: Axes, sweep: Sweep[TrajectoryConfig], column: str) -> None:
+    """One panel of `stops_figure`. Where fewer than half of the runs are left, a line ends."""
+    everything = []
+    for number, label in enumerate(sweep.labels):
+        runs = sweep.select(label=label).runs
+        r = np.stack([correlation_by_stop_over_peak(run, column) for run in runs])
+        everything.append(r)
+        enough = np.isfinite(r).mean(0) >= 0.5
+        color = f"C{number}"
+        stops, median = STOPS[enough], np.nanmedian(r[:, enough], axis=0)
+        ax.plot(stops, median, color=color, lw=1.6, label=label)
+        if label in published(column):
+            above = median - published(column)[label][0]
+            ax.annotate("◂", (1, published(column)[label][0]), color=color, va="center",
+                        xycoords=("axes fraction", "data"), annotation_clip=False)  # fmt: skip
+            passed = np.flatnonzero(np.diff(np.sign(above)))
+            ax.plot(stops[passed], median[passed], "o", ms=5, color=color)
+    r = np.concatenate(everything)
+    enough = np.isfinite(r).mean(0) >= 0.5
+    low, high = np.nanquantile(r[:, enough], [0.1, 0.9], axis=0)
+    ax.fill_between(STOPS[enough], low, high, color=IDEAL, alpha=0.15, lw=0)
+    ax.axhline(0, color=IDEAL, lw=0.8)
+    ax.axvline(1, color=CURVATURE, ls="--", lw=1.2)
+    ax.set(xscale="log", ylim=(-1.05, 1.05))
+    ax.set_xticks([0.25, 0.5, 1, 2, 4, 8, 16], ["¼", "½", "1", "2", "4", "8", "16"], minor=False)
 
 
 def recorded_sharpness(

@@ -127,6 +127,44 @@ def correlation_by_stop(run: Run[TrajectoryConfig], column: str) -> np.ndarray:
     )
 
 
+# Stopping points as multiples of the step at which the sharpness peaks.
+STOPS = np.geomspace(0.25, 16, 49)
+
+
+def correlation_by_stop_over_peak(
+    run: Run[TrajectoryConfig], column: str, stops: np.ndarray = STOPS
+) -> np.ndarray:
+    """`correlation_by_stop` with the peak of the sharpness as the unit of time.
+
+    Runs with unlike learning rates and lengths can then be laid over each other.
+
+    Args:
+        run, column: as in `correlation_by_stop`.
+        stops: (n,) stopping points, step over the step of the largest sharpness, ascending.
+
+    Returns:
+        (n,) r, linear between probes; NaN before the third probe, after the last, and throughout
+        where the sharpness is largest at step 0.
+
+    Raises:
+        ValueError: no such column.
+
+    Example:
+        >>> from calibcourse.reproduce import load_recorded
+        >>> run = load_recorded().select(optimizer="sam", lr=0.1, seed=0).runs[0]
+        >>> r = correlation_by_stop_over_peak(run, "test_ece", np.array([0.01, 1.0, 2.0]))
+        >>> np.isnan(r).tolist()
+        [True, False, False]
+    """
+    steps, sharpness = at_even_steps(run, "step"), at_even_steps(run, "sharpness")
+    peak = steps[np.argmax(sharpness)]
+    if peak == 0:
+        return np.full(len(stops), np.nan)
+    r = correlation_by_stop(run, column)
+    known = np.isfinite(r)
+    return np.interp(stops, steps[known] / peak, r[known], left=np.nan, right=np.nan)
+
+
 @dataclass(frozen=True)
 class SignPrediction:
     """One correlation along one run, predicted and measured.

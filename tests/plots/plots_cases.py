@@ -180,3 +180,17 @@ CLASSES = ("coat", "shirt", "bag")
 
 
 WINDOWS = {"all": ([0, 10, 20], {"train_ece": 0.9}), "early": ([0, 10], {"train_ece": 1.0})}
+
+
+def content(ax: Axes) -> str:
+    """Everything that an axes shows, as text: equal for equal pictures."""
+    shown = [(*line.get_data(), line.get_color(), line.get_marker()) for line in ax.lines]
+    shown += [
+        (c.get_offsets(), [p.vertices for p in c.get_paths()], c.get_facecolor(), c.get_edgecolor())
+        for c in ax.collections
+    ]
+    shown += [(patch.get_path().vertices, patch.get_extents().bounds) for patch in ax.patches]
+    shown += [image.get_array() for image in ax.images]
+    shown += [(text.get_text(), text.get_position()) for text in ax.texts]
+    shown += [ax.get_title(), ax.get_xlabel(), ax.get_ylabel(), ax.get_xlim(), ax.get_ylim()]
+    return repr(shown)

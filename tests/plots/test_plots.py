@@ -11,7 +11,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from plots_cases import (
@@ -29,6 +28,7 @@ from plots_cases import (
     TARGET,
     TOTALS,
     WINDOWS,
+    content,
     history,
     lines,
     words,
@@ -40,20 +40,6 @@ from calibcourse.bounds import NATS_PER_DECADE
 
 # A tensor where matplotlib wants an array works today and warns.
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
-
-
-def content(ax: Axes) -> str:
-    """Everything that an axes shows, as text: equal for equal pictures."""
-    shown = [(*line.get_data(), line.get_color(), line.get_marker()) for line in ax.lines]
-    shown += [
-        (c.get_offsets(), [p.vertices for p in c.get_paths()], c.get_facecolor(), c.get_edgecolor())
-        for c in ax.collections
-    ]
-    shown += [(patch.get_path().vertices, patch.get_extents().bounds) for patch in ax.patches]
-    shown += [image.get_array() for image in ax.images]
-    shown += [(text.get_text(), text.get_position()) for text in ax.texts]
-    shown += [ax.get_title(), ax.get_xlabel(), ax.get_ylabel(), ax.get_xlim(), ax.get_ylim()]
-    return repr(shown)
 
 
 # The k-th rung from below stands k - 4 decades high, and everything climbs a decade per probe.

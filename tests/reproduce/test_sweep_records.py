@@ -19,14 +19,12 @@ from reproduce_cases import (
 
 from calibcourse.history import History
 from calibcourse.reproduce import (
-    Phases,
     Run,
     Sweep,
     at_even_steps,
     correlation,
     correlations,
     load_recorded,
-    phases,
     probes_within,
     run_all,
     table_1,
@@ -224,53 +222,6 @@ def test_probes_within_a_share_of_the_run():
     for arguments, words in [((1.5,), "share"), ((0.5, "cubic"), "spacing must be one of even")]:
         with pytest.raises(ValueError, match=words):
             probes_within(run, *arguments)
-
-
-def phase_history(sharpness, gap):
-    """A run probed at steps 0, 10, 20, ... with these values of confidence less accuracy."""
-    rows = [
-        {"step": 10 * i, "sharpness": s, "test_confidence": 0.5 + g, "test_accuracy": 0.5}
-        for i, (s, g) in enumerate(zip(sharpness, gap, strict=True))
-    ]
-    return History(rows)
-
-
-@pytest.mark.parametrize(
-    ("sharpness", "gap", "expected"),
-    [
-        # Sure by chance before training, then in doubt twice; a dip within the plateau.
-        ([1, 5, 8, 3, 9, 4], [0.1, -0.1, 0.1, -0.1, 0.0, 0.2], Phases(40, 10, 40)),
-        ([4, 3, 2, 1], [0.1, 0.1, 0.1, 0.1], Phases(0, 0, 20)),  # never in doubt, only falling
-        ([1, 2, 3, 4], [0.1, 0.1, 0.1, -0.1], Phases(None, 10, 30)),  # in doubt to the end
-    ],
-)
-def test_phases(sharpness, gap, expected):
-    assert phases(phase_history(sharpness, gap)) == expected
-
-
-@given(
-    values=st.lists(st.tuples(st.floats(0.01, 100), st.floats(-0.5, 0.5)), min_size=1, max_size=30),
-    scale=st.sampled_from([0.125, 2.0, 1024.0]),  # powers of two: exact
-)
-@settings(deadline=None, max_examples=60)
-def test_phases_are_as_defined_whatever_the_unit(values, scale):
-    sharpness, gap = (list(v) for v in zip(*values, strict=True))
-    history = phase_history(sharpness, gap)
-    found = phases(history)
-    assert found == phases(phase_history([scale * s for s in sharpness], gap))
-    steps, peak = range(0, 10 * len(values), 10), max(sharpness)
-    steep = [t for t, s in zip(steps, sharpness, strict=True) if s >= peak / 2]
-    assert (found.steep_from, found.steep_until) == (min(steep), max(steep))
-    doubt = history.column("test_confidence") < 0.5
-    after = [t for t in steps if not doubt[t // 10 :].any()]
-    assert found.sure_from == (min(after) if after else None)
-
-
-def test_phases_need_finite_columns():
-    with pytest.raises(ValueError, match="finite sharpness, test_confidence"):
-        phases(phase_history([1.0, math.nan], [0.1, 0.1]))
-    with pytest.raises(ValueError, match="sharpness"):
-        phases(History([{"step": 0}]))
 
 
 def test_table_text_sets_the_papers_rows_beneath_ours():

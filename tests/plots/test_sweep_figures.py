@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
-from test_plots import STEPS, bars, content, history, lines, same_color, words
+from matplotlib.colors import same_color
+from plots_cases import STEPS, content, history, lines, words
 
 from calibcourse import plots, reproduce
-from calibcourse.reproduce import Phases, Run, Sweep, TrajectoryConfig
+from calibcourse.history import History
+from calibcourse.reproduce import Run, Sweep, TrajectoryConfig
 
 
 @pytest.fixture(autouse=True)
@@ -80,27 +82,6 @@ def test_recorded_sharpness_draws_every_seed_of_one_learning_rate():
     np.testing.assert_array_equal(lines(fig.axes[1], color=plots.CURVATURE), wanted)
 
 
-@pytest.mark.parametrize("sure_from", [10, None])
-def test_phase_chart_marks_the_plateau_and_the_turn(sure_from):
-    record = history(
-        sharpness=[2.0, 8.0, 5.0], train_confidence=[0.2, 0.6, 0.9], train_accuracy=[0.1, 0.7, 1.0],
-        test_confidence=[0.2, 0.6, 0.9], test_accuracy=[0.3, 0.5, 0.6],
-    )  # fmt: skip
-    _, (left, right) = plots.figure(2)
-    assert reproduce.phase_chart(record, Phases(sure_from, 10, 20), (left, right)) is None
-    (plateau,) = bars(left, plots.BOUND)
-    assert (plateau[0], plateau[2]) == (10, 10)
-    np.testing.assert_array_equal(lines(left, color=plots.CURVATURE), [[STEPS, [2, 8, 5]]])
-    np.testing.assert_allclose(lines(right, color=plots.TRAIN), [[STEPS, [0.1, -0.1, -0.1]]])
-    np.testing.assert_allclose(lines(right, color=plots.TEST), [[STEPS, [-0.1, 0.1, 0.3]]])
-    turns = [x.tolist() for x, _ in lines(right, color=plots.BOUND)]
-    assert turns == ([] if sure_from is None else [[10, 10]])
-    assert [(t.get_text().strip(), t.get_color()) for t in right.texts] == [
-        ("train", plots.TRAIN), ("test", plots.TEST),
-    ]  # fmt: skip
-    assert left.get_xscale() == right.get_xscale() == "symlog"
-
-
 @pytest.mark.parametrize("column", reproduce.MATCHED)
 @pytest.mark.parametrize("rate", [None, 0.2])
 def test_matched_loss_plane_draws_one_optimizer_before_sgd(column, rate):
@@ -148,3 +129,36 @@ def test_matched_colours_are_those_of_their_quantities():
     assert colors == {
         "train_ece": plots.TRAIN, "test_ece": plots.TEST, "sharpness": plots.CURVATURE,
     }  # fmt: skip
+
+
+def test_stops_figure_draws_medians_and_where_they_pass_the_papers_values(monkeypatch):
+    steps, sharpness = [0, 10, 20, 30, 40], [1.0, 2.0, 4.0, 2.0, 1.0]
+    made = Sweep(
+        tuple(
+            Run(
+                TrajectoryConfig("fashion_mnist_small", "gd", 0.1, 40, None, seed=seed,
+                                 even_probes=5, log_probes=2, train_samples=10,
+                                 held_out_samples=10),
+                History([
+                    dict(step=t, sharpness=s, train_ece=s, test_ece=e)
+                    for t, s, e in zip(steps, sharpness, [0.1, 0.2, 0.4, 0.5, 0.6], strict=True)
+                ]),
+                {},
+            )
+            for seed in (0, 1)
+        ),
+        "made up",
+    )  # fmt: skip
+    fig = reproduce.stops_figure({"Made up": made})
+    train, test = fig.axes
+    assert [ax.get_title() for ax in fig.axes] == ["Made up: train ECE", "Made up: test ECE"]
+    (line,) = [line for line in test.lines if line.get_label() == "GD"]
+    x, y = line.get_data()
+    assert x[0] >= 1 and x[-1] <= 2  # the peak is at step 20, the third probe; the run ends at 40
+    np.testing.assert_allclose(y[0], 1, atol=0.02)  # both grow up to the peak
+    assert np.all(np.diff(y) < 0)
+    (flat,) = [line for line in train.lines if line.get_label() == "GD"]
+    np.testing.assert_allclose(flat.get_ydata(), 1)
+    paper = reproduce.published("test_ece")["GD"][0]
+    (dots,) = [line for line in test.lines if line.get_marker() == "o"]
+    assert len(dots.get_xdata()) == 1 and abs(dots.get_ydata()[0] - paper) < 0.1
