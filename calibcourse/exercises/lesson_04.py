@@ -478,6 +478,10 @@ _FITTED = _unseen(
     (5, 11),
 )
 
+_RISING_ERROR = _unseen(
+    [0.90, 0.60, 0.40, 0.20], [0.50, 0.52, 0.54, 0.56], [1, 2, 3, 4], (3, 4)
+)
+
 signs = Exercise(
     lesson="04",
     name="signs",
@@ -574,7 +578,7 @@ signs = Exercise(
         "Cut that number and the sharpness after the first n probes, and correlate the two pieces; "
         "`np.sign` gives the sign.",
     ),
-    probes=(_NATURAL, _IN_DOUBT, _FITTED),
+    probes=(_NATURAL, _IN_DOUBT, _FITTED, _RISING_ERROR),
 )
 
 

@@ -136,7 +136,8 @@ def test_stops_figure_draws_medians_and_where_they_pass_the_papers_values(monkey
     made = Sweep(
         tuple(
             Run(
-                TrajectoryConfig("fashion_mnist_small", "gd", 0.1, 40, None, seed=seed,
+                TrajectoryConfig(dataset="fashion_mnist_small", optimizer="gd", lr=0.1, steps=40,
+                                 batch_size=None, seed=seed,
                                  even_probes=5, log_probes=2, train_samples=10,
                                  held_out_samples=10),
                 History([
