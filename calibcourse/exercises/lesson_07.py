@@ -56,7 +56,7 @@ def _linear(weight: list[list[float]]) -> _Network:
 
 
 def _kinked() -> _Network:
-    first, last = nn.Linear(2, 2), nn.Linear(2, 2, bias=False)
+    first, last = _layer(2, 2), _layer(2, 2, bias=False)
     first.weight.data, first.bias.data = torch.eye(2), torch.tensor([-0.5, 0.0])
     last.weight.data = 5 * torch.eye(2)
     return _Network(first, nn.ReLU(), last).with_gradients()
