@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from calibcourse import plots, widgets
 from calibcourse.history import History
+from calibcourse.metrics.intervals import student_t
 from calibcourse.reproduce import (
     COMPARISONS,
     METHODS,
@@ -35,7 +36,6 @@ from calibcourse.reproduce import (
     weights_panel,
 )
 from calibcourse.reproduce.methods_report import REPORTED
-from calibcourse.reproduce.outcomes import student_t
 from calibcourse.reproduce.paper import TEST, TRAIN
 from calibcourse.reproduce.report import write_report
 from calibcourse.reproduce.runner import provenance

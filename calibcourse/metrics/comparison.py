@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_integer, check_real
-from .intervals import Interval, resampled
+from .intervals import Interval, resampled, student_t
 
 
 @dataclass(frozen=True)
@@ -136,18 +136,9 @@ def paired_difference(
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("first and second must be finite, got NaN or infinite values")
     n, estimate = len(a), float((a - b).mean())
-    half = _student_quantile((1 + level) / 2, n - 1) * float((a - b).std(ddof=1)) / math.sqrt(n)
+    half = student_t(n - 1, level) * float((a - b).std(ddof=1)) / math.sqrt(n)
     return Comparison(Interval.around(estimate, half, level), n, unit)
 
 
 def _normal_quantile(probability: float) -> float:
     return float(torch.special.ndtri(torch.tensor(probability, dtype=torch.float64)))
-
-
-def _student_quantile(probability: float, freedom: int) -> float:
-    """Quantile (probability > 1/2) of Student's t: with t = √n tan θ its density is cos^{n-1} θ."""
-    angle = np.linspace(0, math.pi / 2, 200_001)
-    density = np.cos(angle) ** (freedom - 1)
-    mass = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    place = float(np.interp(2 * probability - 1, mass / mass[-1], angle))
-    return math.sqrt(freedom) * math.tan(place)

@@ -1,5 +1,6 @@
-"""Intervals: of any metric by the bootstrap, of a share by Wilson's score."""
+"""Intervals: by the bootstrap for any metric, by Wilson for a share, by Student for a mean."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -113,3 +114,41 @@ def wilson_interval(successes: np.ndarray, trials: np.ndarray, z: float = 1.96) 
     centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
     half = z / (1 + z**2 / trials) * np.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
     return np.clip(np.stack([centre - half, centre + half]), 0.0, 1.0)
+
+
+def student_t(freedom: int, level: float = 0.95) -> float:
+    """The t for which Student's distribution has a share `level` of its mass between -t and t.
+
+    Args:
+        freedom: degrees of freedom, at least 1: the number of values less one.
+        level: in (0, 1).
+
+    Returns:
+        t > 0, to about twelve digits.
+
+    Raises:
+        TypeError, ValueError: freedom is no positive integer, level is outside (0, 1).
+
+    Example:
+        >>> round(student_t(2), 3)
+        4.303
+    """
+    check_integer(freedom, "freedom", 1)
+    check_real(level, "level", 0, 1, strict=True)
+    low, high = 0.0, math.pi / 2  # of the angle arctan(t / sqrt(freedom))
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _mass(middle, freedom) < level else (low, middle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _mass(angle: float, freedom: int) -> float:
+    """Student's distribution between -t and t (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
+    odd = freedom % 2
+    term = math.cos(angle) if odd else 1.0
+    total = 0.0
+    for i in range(1 + odd, freedom, 2):
+        total += term
+        term *= i / (i + 1) * math.cos(angle) ** 2
+    total *= math.sin(angle)
+    return 2 / math.pi * (angle + total) if odd else total

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._checks import check_choice, check_integer
+from .._checks import check_choice
+from ..metrics.intervals import student_t
 from .configs import METHODS, ComparisonConfig
 from .plans import GRID
 from .records import Run, Sweep
@@ -163,42 +164,6 @@ def difference(
     values = ours - theirs
     mean, half = values.mean(), student_t(n - 1) * values.std(ddof=1) / math.sqrt(n)
     return Difference(tuple(values), float(mean), float(mean - half), float(mean + half))
-
-
-def student_t(freedom: int) -> float:
-    """The t for which Student's distribution has 95 % of its mass between -t and t.
-
-    Args:
-        freedom: degrees of freedom, at least 1: the number of values less one.
-
-    Returns:
-        t > 0, to about twelve digits.
-
-    Raises:
-        TypeError, ValueError: freedom is no positive integer.
-
-    Example:
-        >>> round(student_t(2), 3)
-        4.303
-    """
-    check_integer(freedom, "freedom", 1)
-    low, high = 0.0, math.pi / 2  # of the angle arctan(t / sqrt(freedom))
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _mass(middle, freedom) < 0.95 else (low, middle)
-    return math.sqrt(freedom) * math.tan(low)
-
-
-def _mass(angle: float, freedom: int) -> float:
-    """Student's distribution between -t and t (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
-    odd = freedom % 2
-    term = math.cos(angle) if odd else 1.0
-    total = 0.0
-    for i in range(1 + odd, freedom, 2):
-        total += term
-        term *= i / (i + 1) * math.cos(angle) ** 2
-    total *= math.sin(angle)
-    return 2 / math.pi * (angle + total) if odd else total
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ def correlation_by_stop_over_peak(
         return np.full(len(stops), np.nan)
     r = correlation_by_stop(run, column)
     known = np.isfinite(r)
-    return np.interp(stops, steps[known] / peak, r[known], left=np.nan, right=np.nan)
+    return np.asarray(np.interp(stops, steps[known] / peak, r[known], left=np.nan, right=np.nan))
 
 
 @dataclass(frozen=True)
