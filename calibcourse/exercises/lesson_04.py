@@ -568,7 +568,7 @@ signs = Exercise(
         WrongSolution(
             "no sign",
             _coefficients,
-            "You return the coefficients themselves. Their signs are asked, +1 or -1.",
+            "You return the coefficients themselves. Their signs are asked, +1 or −1.",
         ),
     ),
     hints=(

@@ -288,7 +288,7 @@ robust_term = Exercise(
         ),
         value_case(
             "a pixel without effect",
-            "logits (5 max(x₁ - ½, 0), 5 x₂); pixels (0.45, 0.4), label 0; radius 0.2, one step of "
+            "logits (5 max(x₁ − ½, 0), 5 x₂); pixels (0.45, 0.4), label 0; radius 0.2, one step of "
             "0.1: x_adv = (0.45, 0.5)",
             _FLAT_START,
             _two_class_kl(-2.0, -2.5),
