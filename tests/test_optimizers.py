@@ -310,6 +310,22 @@ def converged(monkeypatch):
     monkeypatch.setattr("calibcourse.optimizers.SUBSPACE_TOLERANCE", 1e-8)
 
 
+def test_bulk_sgd_finds_its_directions_to_a_hundredth_and_pays_for_no_more(monkeypatch):
+    pairs = []
+
+    def watched(*args, **options):
+        pairs.extend(top_eigenpairs(*args, **options))
+        return pairs
+
+    monkeypatch.setattr("calibcourse.optimizers.top_eigenpairs", watched)
+    network = bent_network()
+    optimizer = make_optimizer("bulk_sgd", network, 0.3, inputs=network.inputs, directions=2)
+    optimizer.step(network.closure)
+    residuals = [pair.residual / pair.value for pair in pairs]
+    assert all(pair.converged for pair in pairs) and max(residuals) <= 1e-2
+    assert max(residuals) > 1e-4  # each product more divides them by about ten
+
+
 @pytest.mark.parametrize("directions", [3, 6, 9])
 def test_bulk_sgd_by_hand_on_a_quadratic(directions, converged):
     # Squared error of a linear network is a quadratic, and its Gauss-Newton matrix the Hessian. It

@@ -1,8 +1,7 @@
 """λ_max of the Gauss-Newton matrix between its bounds (THEORY.md 4.1, 4.2; paper Appendix E)."""
 
-import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +17,13 @@ from ..curvature import (
 )
 from ..curvature.last_layer import LastLayerBlock, bias_block, logits_and_last_features
 from ..margins import log_margin_moment, soft_margin, true_margin
-from ..metrics import mean_misconfidence
 from .chain import Chain, Rung, log_mean, log_of, without_missing
 from .per_sample import logit_hessian_bounds
 from .robust import robust_or_clean
 
-# float32 ends at 1e-38, and entries of G v are smaller than λ_max: below this mean misconfidence
-# the curvature of a float32 network is computed in float64.
-SMALLEST_IN_FLOAT32 = 1e-30
+# A network that is surer than this on average is *lifted* to it, so that neither float32 (1e-38)
+# nor float64 (e^-745) underflows: see `_Lifted`.
+SMALLEST_MISCONFIDENCE = 1e-20
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -91,28 +89,66 @@ def curvature_ladder(
     logits, features, why_no_bias = logits_and_last_features(model, inputs)
     check_logits_and_target(logits, target, "model(inputs)")
     robust, attacked = robust_or_clean(robust_margins, true_margin(logits, target))
-    if float(mean_misconfidence(logits)) < SMALLEST_IN_FLOAT32:
-        model, inputs = copy.deepcopy(model).double(), inputs.double()
-    pair = top_eigenpair(GaussNewton(model, inputs), v0, tol, max_matvecs)
+    lift = max(0.0, math.log(SMALLEST_MISCONFIDENCE) - _log_misconfidence(logits))
+    lowers = _lower_rungs(_sure_less(logits, lift), features, why_no_bias, tol, max_matvecs)
+    operator = GaussNewton(_Lifted(model, lift) if lift else model, inputs)
+    pair = _top_eigenpair(operator, v0, tol, max_matvecs, lowers[-1].log_value)
     grams = jacobian_grams(model, inputs).double()
     log_norms = _log_top_eigenvalues(grams)  # of J Jᵀ, so log ‖J‖²
-    uppers = _upper_rungs(logits, target, grams, log_norms, robust, attacked)
-    lowers = _lower_rungs(logits, features, why_no_bias, tol, max_matvecs)
-    return _ladder(lowers, pair, uppers, tol, float(log_norms.max()))
+    uppers = _upper_rungs(logits, lift, target, grams, log_norms, robust, attacked)
+    return _ladder(lowers, pair, uppers, tol, float(log_norms.max()), lift)
+
+
+class _Lifted(nn.Module):
+    """A network with the logit of every sample's top class lowered by a constant, the lift.
+
+    The lift cancels in the Jacobian. Where a sample is sure, λ_max(H_i) and all of H_i are
+    proportional to 1 - p_max up to a relative 1 - p_max, and the lift multiplies that by e^lift.
+    """
+
+    def __init__(self, model: nn.Module, lift: float):
+        super().__init__()
+        self.model, self.lift = model, lift
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return _sure_less(self.model(inputs), self.lift)
+
+
+def _sure_less(logits: Tensor, lift: float) -> Tensor:
+    top = F.one_hot(logits.argmax(1), logits.shape[1]).to(logits)
+    return logits - lift * top
+
+
+def _log_misconfidence(logits: Tensor) -> float:
+    """log u: `mean_misconfidence` ends at e^-745."""
+    return log_mean(F.logsigmoid(-soft_margin(logits, logits.argmax(1))))
+
+
+def _top_eigenpair(
+    operator: GaussNewton, v0: Tensor | None, tol: float, max_matvecs: int, log_floor: float
+) -> Eigenpair:
+    """λ_max; from a random start, where a given one led to an eigenvalue below a lower bound."""
+    pair = top_eigenpair(operator, v0, tol, max_matvecs)
+    if v0 is not None and log_of(pair.value) < log_floor - math.log1p(tol):
+        fresh = top_eigenpair(operator, None, tol, max_matvecs)
+        pair = replace(fresh, matvecs=pair.matvecs + fresh.matvecs)
+    return pair
 
 
 def _upper_rungs(
-    logits: Tensor, target: Tensor, grams: Tensor, log_norms: Tensor, robust: Tensor, attacked: str
-) -> tuple[Rung, ...]:
+    logits: Tensor, lift: float, target: Tensor, grams: Tensor, log_norms: Tensor,
+    robust: Tensor, attacked: str,
+) -> tuple[Rung, ...]:  # fmt: skip
     log_q = float(log_margin_moment(true_margin(logits, target)))
     log_hessians = logit_hessian_bounds(logits).log.value
-    log_u = log_of(float(mean_misconfidence(logits)))
+    log_u = _log_misconfidence(logits)
+    log_curvatures = _log_sample_curvatures(grams, _sure_less(logits, lift))
     log_misconfidence = log_mean(F.logsigmoid(-soft_margin(logits, target)))
     log_cj2 = float(log_norms.max())
     log_2cj2, log_rivals = math.log(2.0) + log_cj2, math.log(logits.shape[1] - 1)
     here, paper = "[here]", "[paper]"
     return (
-        Rung("u1", log_mean(_log_sample_curvatures(grams, logits)), "u0", 1,
+        Rung("u1", log_mean(log_curvatures) - lift, "u0", 1,
              "mean λ_max(J_iᵀ H_i J_i)", f"{here} 4.1"),
         Rung("u2", log_mean(log_norms + log_hessians), "u1", 1,
              "mean ‖J_i‖² λ_max(H_i)", f"{here} 4.1"),
@@ -131,7 +167,7 @@ def _lower_rungs(
     logits: Tensor, features: Tensor | None, why_no_bias: str, tol: float, max_matvecs: int
 ) -> tuple[Rung, ...]:
     log_rivals = math.log(logits.shape[1] - 1)
-    log_u = log_of(float(mean_misconfidence(logits)))
+    log_u = _log_misconfidence(logits)
     mean_hessian = bias_block(logits)
     log_block = math.nan
     if features is not None:
@@ -178,7 +214,6 @@ def mse_ladder(
     """
     logits, features, why_no_bias = logits_and_last_features(model, inputs)
     log_scale = math.log(2.0 / logits.shape[1])
-    pair = top_eigenpair(GaussNewton(model, inputs, "mse"), v0, tol, max_matvecs)
     log_norms = _log_top_eigenvalues(jacobian_grams(model, inputs).double())
     log_cj2 = float(log_norms.max())
     block = math.nan
@@ -193,6 +228,7 @@ def mse_ladder(
         Rung("u1", log_scale + log_mean(log_norms), "u0", 1, "(2/K) mean ‖J_i‖²", "[here] 4.1"),
         Rung("u3", log_scale + log_cj2, "u1", 1, "(2/K) C_J²", "[here] 4.1"),
     )  # fmt: skip
+    pair = _top_eigenpair(GaussNewton(model, inputs, "mse"), v0, tol, max_matvecs, block)
     return _ladder(lowers, pair, uppers, tol, log_cj2)
 
 
@@ -208,8 +244,17 @@ def _log_top_eigenvalues(matrices: Tensor) -> Tensor:
 
 
 def _ladder(
-    lowers: tuple[Rung, ...], pair: Eigenpair, uppers: tuple[Rung, ...], tol: float, log_cj2: float
+    lowers: tuple[Rung, ...],
+    pair: Eigenpair,
+    uppers: tuple[Rung, ...],
+    tol: float,
+    log_cj2: float,
+    lift: float = 0.0,
 ) -> Ladder:
+    """Together; the lower rungs and the eigenpair come lifted."""
     value = Rung("u0", log_of(pair.value), "u0", 0, "λ_max(G)", "")
-    rungs = without_missing((*lowers, value, *uppers))
+    lowered = (rung._replace(log_value=rung.log_value - lift) for rung in (*lowers, value))
+    scale = math.exp(-lift)
+    pair = replace(pair, value=scale * pair.value, residual=scale * pair.residual)
+    rungs = without_missing((*lowered, *uppers))
     return Ladder(rungs, tol, pair, math.exp(log_cj2 / 2))

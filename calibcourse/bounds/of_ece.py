@@ -15,6 +15,7 @@ from .per_sample import confidence_gap_bounds
 from .robust import robust_or_clean
 
 ROUNDING = 1e-12  # relative error of a float64 mean over a data set
+SMALLEST = 1e-290  # ECE below which float64 soon runs out of digits, at e^-708
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,6 +94,9 @@ def ece_bounds(
     positive = "" if gamma > 0 else f"needs γ > 0, and the smallest margin is {gamma:.4g}"
     robust, attacked = robust_or_clean(robust_margins, margin)
     log_q_robust = float(log_margin_moment(robust))
+    log_ece = log_of(ece)
+    if gamma > 0 and ece < SMALLEST:  # then it is the mean gap, whatever the bins (THEORY.md 4.2)
+        log_ece = log_mean(gaps.value)
     log_lower = log_q - math.log1p(math.exp(-gamma)) if gamma > 0 else math.nan
 
     paper, here = "[paper]", "[here]"
@@ -100,7 +104,7 @@ def ece_bounds(
         Rung("paper_lower", log_q - math.log(n_classes), "lower", -1,
              "Q/K", f"{paper} Thm 4.2", positive),
         Rung("lower", log_lower, "ece", -1, "Q/(1 + e^-γ)", f"{here} 4.4", positive),
-        Rung("ece", log_of(ece), "ece", 0, "ECE", ""),
+        Rung("ece", log_ece, "ece", 0, "ECE", ""),
         Rung("gap", log_mean(gaps.value), "ece", 1, "mean |1{ŷ=y} - c|", f"{paper} B.1"),
         Rung("error_probability", log_mean(gaps.upper), "gap", 1, "mean 1 - p_y", f"{paper} B.2"),
         Rung("upper", log_mean(F.logsigmoid(log_rivals - margin)), "error_probability", 1,

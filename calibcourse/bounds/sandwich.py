@@ -1,6 +1,7 @@
 """ECE and curvature in one sandwich (THEORY.md 4.3)."""
 
 import math
+import sys
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -43,7 +44,8 @@ class Sandwich:
     def holds(self) -> bool:
         """Whether lower <= inner_lower <= ece <= inner_upper <= upper, as far as available."""
         # All these are differences and sums of numbers up to err + u: that is what errors scale by.
-        allowed = self.tolerance * self.inner_upper
+        # Below the smallest normal number digits are lost.
+        allowed = max(self.tolerance * self.inner_upper, sys.float_info.min)
         values = [self.lower, self.inner_lower, self.ece, self.inner_upper]
         if not self.missing:
             values.append(self.upper)

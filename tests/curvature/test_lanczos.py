@@ -17,6 +17,7 @@ from calibcourse.curvature import (
     top_eigenpair,
     top_eigenpairs,
 )
+from calibcourse.curvature.lanczos import _faintest_share, _start
 
 
 def with_spectrum(values: list[float] | Tensor, seed: int = 0) -> tuple[MatrixOperator, Tensor]:
@@ -136,6 +137,48 @@ class Diagonal(SymmetricOperator):
 
     def matvec(self, vector: Tensor) -> Tensor:
         return self.diagonal * vector
+
+
+@pytest.mark.parametrize("second", [0.97, 0.9])
+@pytest.mark.parametrize("rank", [2, 20])
+def test_an_unlucky_start_still_finds_the_top(second, rank):
+    """The top eigenvector lies where the random start is nearly blind: 1 of 3,000, or 20 of them.
+
+    Without a second look Lanczos stops at the next eigenvalue, with a residual below tol.
+    """
+    start = _start(Diagonal(torch.zeros(3000)), 1, None, seed=0)[0]
+    spectrum = 0.3 * torch.rand(3000, generator=torch.Generator().manual_seed(1))
+    order = start.abs().argsort()
+    spectrum[order[-1]] = second
+    spectrum[order[rank]] = 1.0
+    pair = top_eigenpair(Diagonal(spectrum))
+    assert pair.converged and pair.value == pytest.approx(1.0, rel=1e-3)
+    if second == 0.97 and rank == 2:  # and says so where the products do not suffice for that
+        with pytest.warns(ConvergenceWarning, match="no eigenvalue lies above"):
+            early = top_eigenpair(Diagonal(spectrum), max_matvecs=7)
+        assert early.value == pytest.approx(second, rel=1e-2) and not early.converged
+        assert early.residual <= 1e-3 * early.value
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-6])
+def test_the_faintest_share_is_what_an_eigenvector_needs(tol):
+    """Against the definition: of all vectors of this T, none has less of the start and such a μ."""
+    generator = torch.Generator().manual_seed(0)
+    alpha = torch.rand(6, generator=generator, dtype=torch.float64)
+    beta = 0.1 + torch.rand(6, generator=generator, dtype=torch.float64)
+    projected = torch.zeros(7, 6, dtype=torch.float64)
+    projected[range(6), range(6)] = alpha
+    projected[range(1, 7), range(6)] = beta
+    projected[range(5), range(1, 6)] = beta[:-1]
+    bound = float(torch.linalg.eigvalsh(projected[:6])[-1]) * (1 + tol)
+    # The matrix that goes on from T so that `bound` is its eigenvalue: its last entry is free.
+    whole = torch.cat([projected, torch.zeros(7, 1, dtype=torch.float64)], 1)
+    whole[5, 6] = beta[5]
+    u = torch.ones(7, dtype=torch.float64)
+    rest = bound * torch.eye(6, dtype=torch.float64) - projected[:6]
+    u[:6] = torch.linalg.solve(rest, whole[:6, 6])
+    u /= u.norm()
+    assert _faintest_share(bound, projected) == pytest.approx(float(u[0]), rel=1e-6)
 
 
 def test_float32_values_too_small_to_square():
