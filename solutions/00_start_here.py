@@ -145,8 +145,9 @@ claim("once 99 % of the training images are right, both fall: each to below thre
 # the curvature fades *and* the confidence comes to agree with the accuracy. That the two go together,
 # and why, is the claim of the paper this course follows, *Too Sharp, Too Sure* (arXiv 2604.20614).
 # You saw it once nearly every training image was right, not before **[observed]**; and the test side
-# went the other way. Lesson 04 finds out when it does. Every lesson labels its statements: [paper]
-# proved there, [here] proved in this course, [observed] only seen.
+# went the other way. Lesson 04 shows that this is a matter of phase: on CIFAR-10 it follows the
+# sharpness up to its peak, as the paper reports, and turns against it afterwards. Every lesson labels
+# its statements: [paper] proved there, [here] proved in this course, [observed] only seen.
 #
 # ## 4 · How an exercise works
 #

@@ -217,7 +217,7 @@ def mse_ladder(
     log_norms = _log_top_eigenvalues(jacobian_grams(model, inputs).double())
     log_cj2 = float(log_norms.max())
     block = math.nan
-    if not why_no_bias:
+    if features is not None and not why_no_bias:
         moment = features.mT @ features / len(features)
         block = log_scale + float(_log_top_eigenvalues(moment))
     lowers = (

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from .._checks import (
     check_deterministic_model,
@@ -179,7 +180,11 @@ class Linearization:
         return gradients(self._vjp_of_start, variables, [tangents[index] for index in self._used])
 
 
-def gradients(outputs, variables: list[Tensor], cotangents=None) -> list[Tensor]:
+def gradients(
+    outputs: Tensor | Sequence[Tensor],
+    variables: Sequence[Tensor] | Sequence[GradientEdge],
+    cotangents: Tensor | Sequence[Tensor] | None = None,
+) -> list[Tensor]:
     """Cotangents times derivatives, zeros where there are none; the graph stays for the next."""
     found = torch.autograd.grad(
         outputs, variables, cotangents, retain_graph=True, materialize_grads=True

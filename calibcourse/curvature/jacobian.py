@@ -147,7 +147,7 @@ def _uses(logits: Tensor) -> Counter[int]:
     seen, waiting = set(), [logits.grad_fn]
     while waiting:
         node = waiting.pop()
-        for following, _ in node.next_functions:
+        for following, _ in node.next_functions if node is not None else ():
             if following is None:
                 continue
             if hasattr(following, "variable"):  # a leaf: the end of the graph

@@ -10,6 +10,7 @@ J_i is the K × d Jacobian of the logits, H_i the Hessian of the loss in the log
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,8 @@ class MatrixOperator(SymmetricOperator):
         if not (matrix - matrix.mT).abs().max() <= slack:
             raise ValueError("matrix must be finite and symmetric")
         self.matrix = matrix.detach()
-        self.shape, self.dtype, self.device = tuple(matrix.shape), matrix.dtype, matrix.device
+        self.shape = len(matrix), len(matrix)
+        self.dtype, self.device = matrix.dtype, matrix.device
 
     def matvec(self, vector: Tensor) -> Tensor:
         """The matrix times a vector (d,)."""
@@ -130,7 +132,8 @@ class _NetworkOperator(SymmetricOperator):
             return batch_sum(self._kept) / len(self.inputs)
         # Each graph is freed before the next is built: no name may hold on to it.
         starts = range(0, len(self.inputs), self.batch_size)
-        return sum(batch_sum(self._linearize(start)) for start in starts) / len(self.inputs)
+        total = sum(batch_sum(self._linearize(start)) for start in starts)
+        return cast(Tensor, total) / len(self.inputs)
 
     def _linearize(self, start: int) -> Linearization:
         batch = slice(start, start + self.batch_size)

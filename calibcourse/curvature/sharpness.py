@@ -7,6 +7,7 @@ batch sharpness           mean over batches B of g_Bᵀ H_B g_B / ‖g_B‖²
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -104,11 +105,11 @@ class WarmSharpness:
         self.vector, self.calls = pair.vector, self.calls + 1
         return pair
 
-    def state_dict(self) -> dict[str, Tensor | int | None]:
+    def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs: plain tensors and numbers, for `torch.save`."""
         return {"vector": self.vector, "calls": self.calls}
 
-    def load_state_dict(self, state: dict[str, Tensor | int | None]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state_dict` was taken."""
         self.vector, self.calls = state["vector"], int(state["calls"])
 

@@ -3,6 +3,7 @@
 import math
 import warnings
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -248,7 +249,7 @@ def _equal_mass_edges(confidence: Tensor, n_bins: int) -> Tensor:
 def equal_width_totals(logits: Tensor, target: Tensor, edges: Tensor) -> Tensor:
     """(3, n_bins) float64: what `_bin_totals` returns, added up block by block."""
     edges = edges.to(logits.device)
-    return sum(_bin_totals(*scores, edges) for scores in scores(logits, target))
+    return cast(Tensor, sum(_bin_totals(*block, edges) for block in scores(logits, target)))
 
 
 def _bin_totals(confidence: Tensor, residual: Tensor, correct: Tensor, edges: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ def step_seconds(config: ComparisonConfig) -> float:
     def closure() -> Tensor:
         optimizer.zero_grad()
         total = loss(model, batch.inputs, batch.target).total
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         return total
 
     def clock() -> float:
