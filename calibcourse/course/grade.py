@@ -206,7 +206,8 @@ def _processes() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([examiner.__name__])
+    # The program that calls this, too: each process would import it again, in seconds.
+    context.set_forkserver_preload(["__main__", examiner.__name__, __name__])
     return context
 
 
