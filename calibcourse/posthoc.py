@@ -120,9 +120,10 @@ def _best_inverse_temperature(logits: Tensor, target: Tensor) -> tuple[float, bo
         slope, curvature = _slope_and_curvature(logits, target, beta)
         low, high = (low, beta) if slope > 0 else (beta, high)
         newton = -slope / curvature if 0 < curvature < math.inf else math.inf
-        if not (low <= beta + newton <= high and abs(newton) <= abs(step) / 2):
-            newton = math.sqrt(low * high) - beta
-        step, beta = newton, beta + newton
+        following = beta + newton
+        if not (low <= following <= high and abs(newton) <= abs(step) / 2):
+            following = _middle(low, high)
+        step, beta = following - beta, following
         if abs(step) <= _TOLERANCE * beta:
             break
     return beta, False
@@ -135,7 +136,12 @@ def _first_guess(logits: Tensor, target: Tensor, low: float, high: float) -> flo
         guess, capped = _best_inverse_temperature(logits[::stride], target[::stride])
         if not capped and low < guess < high:
             return guess
-    return math.sqrt(low * high)
+    return _middle(low, high)
+
+
+def _middle(low: float, high: float) -> float:
+    """The geometric mean; the product itself may leave float64."""
+    return math.sqrt(low) * math.sqrt(high)
 
 
 def _scales(logits: Tensor, target: Tensor) -> tuple[float, float]:

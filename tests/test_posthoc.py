@@ -288,16 +288,19 @@ def test_the_ends_of_the_number_range(value, dtype):
 
 
 @pytest.mark.parametrize("n_right", [10**2, 10**4])
-@pytest.mark.parametrize("small", [1e-3, 1e-1])
+@pytest.mark.parametrize("small", [1e-100, 1e-3, 1e-1])
 def test_nearly_separable_data_converge_fast(monkeypatch, n_right, small):
-    """One slightly wrong sample among many right ones: Newton alone would crawl by 1/margin."""
+    """One slightly wrong sample among many right ones: Newton alone would crawl by 1/margin.
+
+    At 1e-100 it would take 240 steps, and the bracket spans a hundred powers of ten.
+    """
     calls = []
     derivatives = posthoc._slope_and_curvature
     monkeypatch.setattr(
         posthoc, "_slope_and_curvature", lambda *a: calls.append(a) or derivatives(*a)
     )
     logits = torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(n_right + 1, 1)
-    logits[0, 1] = 1 + small
+    logits[0] = torch.tensor([0.0, small], dtype=torch.float64)
     scaling = fitted(logits, torch.zeros(n_right + 1, dtype=torch.int64))
     assert len(calls) < 40
     beta = 1 / scaling.temperature
@@ -310,7 +313,7 @@ def test_nearly_separable_data_converge_fast(monkeypatch, n_right, small):
 # ---------------------------------------------------------------------------- invariances
 
 
-@pytest.mark.parametrize("factor", [1e-20, 0.01, 7.0, 1e20])
+@pytest.mark.parametrize("factor", [1e-200, 1e-20, 0.01, 7.0, 1e20, 1e200])
 def test_temperature_scales_with_the_logits(factor):
     for target_of in (lambda z, y: y, lambda z, y: z.argmax(1), lambda z, y: z.argmin(1)):
         logits, target = sample(100)

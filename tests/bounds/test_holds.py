@@ -216,6 +216,13 @@ def test_an_upper_bound_that_is_missing_is_not_judged():
     assert not sandwich(upper=math.nan, missing="no bias", ece=0.5).holds
 
 
+def test_numbers_too_small_for_digits_are_not_told_apart():
+    """At margins beyond 708: two ways of rounding 1e-323 differ by half of it."""
+    layers = dict.fromkeys(("lower", "inner_lower", "ece", "inner_upper", "upper"), 1e-323)
+    assert sandwich(**(layers | {"ece": 5e-324}), error_rate=0.0).holds
+    assert not sandwich(**(layers | {"inner_lower": 3e-308}), error_rate=0.0).holds
+
+
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5])
 def test_a_sandwich_is_as_strict_as_its_ladder(tolerance):
     model, inputs, target = linear()
