@@ -19,6 +19,7 @@
 
 # %%
 import dataclasses
+import warnings
 
 import numpy as np
 import torch
@@ -229,22 +230,36 @@ cc.fit(model, data, optimizer="gd", lr=0.1, steps=25, seed=0)
 
 operator = curvature.GaussNewton(model, inputs)
 lanczos = curvature.top_eigenpair(operator, tol=1e-3)
-warm = curvature.top_eigenpair(operator, v0=earlier.vector, tol=1e-3)
+
+
+def products(value_after, at_most):
+    """How many products it takes until the eigenvalue is right, and stays so, to 0.1 %."""
+    wrong = [k for k in range(1, at_most) if abs(value_after(k) / lanczos.value - 1) >= 1e-3]
+    return max(wrong, default=0) + 1
+
+
+def lanczos_after(k, start=None):
+    with warnings.catch_warnings():  # that it was stopped early
+        warnings.simplefilter("ignore")
+        return curvature.top_eigenpair(operator, v0=start, max_matvecs=k).value
+
+
+cold = products(lanczos_after, 15)
+warm = products(lambda k: lanczos_after(k, earlier.vector), 15)
 
 vector, estimates = torch.randn(operator.shape[0], generator=generator).to(device), []
 for _ in range(60):
     product = operator.matvec(vector / vector.norm())
     estimates.append((product @ vector / vector.norm()).item())
     vector = product
-needed = 1 + int(np.argmax(np.abs(np.array(estimates) / lanczos.value - 1) < 1e-3))
+power = products(lambda k: estimates[k - 1], 60)
+print(f"products until right to 0.1 %: power {power}, Lanczos {cold}, from the old vector {warm}")
 
 # %%
 claim("Lanczos reports a residual below its tolerance", lanczos.converged)
-claim("it needs fewer products than power iteration", lanczos.matvecs < needed,
-      lanczos=lanczos.matvecs, power=needed)  # fmt: skip
+claim("it needs fewer products than power iteration", cold < power, lanczos=cold, power=power)
 claim("and fewer still, six at most, from the eigenvector of 25 steps before",
-      warm.matvecs <= 6 and warm.matvecs < lanczos.matvecs,
-      cold=lanczos.matvecs, warm=warm.matvecs)  # fmt: skip
+      warm <= 6 and warm < cold, cold=cold, warm=warm)  # fmt: skip
 
 # %% [markdown]
 # ## 5 · The edge of stability
