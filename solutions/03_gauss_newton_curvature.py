@@ -367,9 +367,9 @@ race = {
 fig, (left, right) = plots.figure(2, width=4.6)
 plots.trajectory(steps, race, dict(zip(race, (plots.CURVATURE, plots.MARGIN), strict=True)),
                  ax=left, ylabel="relative to the start", log=True)  # fmt: skip
-left.set_title("A race: the network's part grows, the margins' falls")
+left.set_title("The network's part grows, the margins' falls")
 plots.against_margin(cc.true_margin(logits, target), bend, "$\\lambda_{\\max}(H)$", ax=right)
-right.set_title("At the end: the margins' part falls as exp(-m)")
+right.set_title("The margins' part: about exp(-m)")
 plots.show(
     fig,
     alt="Left: relative to the start and on a logarithmic axis, the mean squared Jacobian norm grows "

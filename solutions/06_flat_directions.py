@@ -383,12 +383,11 @@ for pair in [("SAM", "SGD"), *rivals]:
     print(f"{pair[0]:9} against {pair[1]}: " + ", ".join(
         f"{verdict} on {found.count(verdict)}" for verdict in ("lower", "undecided", "higher")
     ))  # fmt: skip
-Markdown(reproduce.verdict_table(sweep, calibration | beside, [("SAM", "SGD"), *rivals]))
-
-# %%
 for n in (6, 12):
     by_luck = 2 * sum(math.comb(n, k) for k in range(math.ceil(0.75 * n), n + 1)) / 2**n
     print(f"a coin thrown for each of {n} pairs gives such a verdict in {by_luck:.0%} of all tries")
+Markdown(reproduce.verdict_table(sweep, calibration | beside, [("SAM", "SGD"), *rivals]))
+
 
 # %%
 trained = only("SGD", "SAM", "Muon")
