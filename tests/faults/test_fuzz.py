@@ -75,8 +75,13 @@ def json_bytes(value: Any) -> bytes:
 
 
 PROGRESS = {
-    "version": 1,
+    "version": store.VERSION,
     "exercises": {"01/ece": vars(RECORD), "42/retired": vars(replace(RECORD, first_correct=None))},
+}
+SINCE_VERSION_2 = ("mistakes", "answers", "attempts_until_correct")
+OLD_PROGRESS = {
+    "version": 1,
+    "exercises": {"01/ece": {k: v for k, v in vars(RECORD).items() if k not in SINCE_VERSION_2}},
 }
 ADDRESS = {"repo": "https://github.com/ada/course", "ref": "v1.0"}
 
@@ -175,7 +180,7 @@ def saved_by(*saves: Callable[[Path], Any]) -> Callable[[Path], list[bytes]]:
 TARGETS = {
     target.name: target
     for target in (
-        Target("progress", json_seeds(PROGRESS), store.load, use_progress,
+        Target("progress", json_seeds(PROGRESS, OLD_PROGRESS), store.load, use_progress,
                (store.UnreadableProgress,)),
         Target("history", saved_by(HISTORY.save), History.load, use_history),
         Target("address", json_seeds(ADDRESS), lambda path: read_address(path.parents[2]),
