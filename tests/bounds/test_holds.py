@@ -26,6 +26,7 @@ from calibcourse.bounds import (
     ece_bounds,
     mse_ladder,
 )
+from calibcourse.bounds.chain import log_of
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -126,6 +127,25 @@ def test_a_rung_that_is_missing_is_not_judged():
     assert not by_hand(d=math.nan).holds
     assert by_hand(0.0, c=-2.0, a=-2.0, b=-2.0).holds
     assert by_hand(0.0, value=-math.inf, a=-math.inf, b=-math.inf, c=math.inf, d=math.inf).holds
+
+
+def test_a_chain_shows_values_while_exp_reaches_them_and_decades_beyond():
+    chain = by_hand(b=-1000.0, d=1000.0)
+    chain = dataclasses.replace(
+        chain, rungs=(*chain.rungs, Rung("e", math.nan, "d", 1, "", "", "why"))
+    )
+    assert [line.split() for line in repr(chain).splitlines()] == [
+        ["Chain(holds=True)"],
+        ["e", "not", "available:", "why"],
+        ["d", "10^434.3", "×", "10^+435.16"],
+        ["c", "0.3679", "×", "10^+0.43"],
+        ["value", "0.1353"],
+        ["a", "0.04979", "×", "10^-0.43"],
+        ["b", "10^-434.3", "×", "10^-433.43"],
+    ]
+    assert (chain.b, chain.d) == (0.0, math.inf) and math.isnan(chain.e)
+    assert chain.c == pytest.approx(math.exp(-1)) and by_hand(d=709.7).d > 1e308
+    assert log_of(0.0) == -math.inf and log_of(math.e) == 1.0
 
 
 LOGITS = torch.tensor([[3.0, 0.0, 0.0, 1.0], [2.0, 0.0, -1.0, 0.0]])

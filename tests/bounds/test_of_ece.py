@@ -141,6 +141,10 @@ def test_the_sandwich_is_what_the_theorem_says(steps, n_bins):
     assert found.lower <= found.inner_lower <= found.ece + 1e-15
     assert found.ece <= found.inner_upper + 1e-15 <= found.upper + 1e-15
     assert found.holds
+    assert (found.misconfidence, found.lambda_max) == pytest.approx((u, ladder.u0))
+    assert found.missing == ladder.missing.get("l4", "") == ""
+    if n_bins == 15:  # which is the default
+        assert direct_sandwich(model, inputs, target, ladder=ladder).ece == found.ece
     if steps == 400:  # memorised: ECE is u, and curvature pins it down without labels
         assert err == 0 and found.ece == pytest.approx(u, rel=1e-12)
 
