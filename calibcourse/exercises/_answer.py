@@ -73,6 +73,7 @@ class Answer:
         Blank, Raised, Slow, Mutated: on a call; never another exception, save KeyboardInterrupt.
 
     Example:
+        >>> import torch
         >>> Answer(lambda x: x.exp(), ("x",))(torch.zeros(2))
         tensor([1., 1.])
     """

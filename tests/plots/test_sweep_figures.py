@@ -13,6 +13,7 @@ from calibcourse.reproduce import Run, Sweep, TrajectoryConfig
 
 @pytest.fixture(autouse=True)
 def closed_figures():
+    plt.close("all")  # those of another file
     yield
     plt.close("all")
 
