@@ -1,10 +1,8 @@
 """Every lesson in a real JupyterLab: run, explored by keyboard, answered wrongly and rightly."""
 
-import ast
 import re
 from pathlib import Path
 
-import jupytext
 import nbformat
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -153,13 +151,11 @@ def _answer(page: Page, lesson: str) -> None:
 
 
 def _first_exercise(lesson: str) -> tuple[str, str] | None:
-    """Source of the first cell with a solution in it, markers taken out, and its function."""
-    source = jupytext.read(ROOT / "solutions" / Path(lesson).with_suffix(".py"))
-    for cell in source.cells:
-        if "### BEGIN SOLUTION" in cell.source:
-            text = re.sub(r"^ *### (BEGIN|END) SOLUTION\n", "", cell.source, flags=re.MULTILINE)
-            names = [n.name for n in ast.parse(text).body if isinstance(n, ast.FunctionDef)]
-            return text, names[-1]
+    """Source of the first solved cell that is checked, and the name of its function."""
+    for cell in nbformat.read(ROOT / "solutions" / lesson, as_version=4).cells:
+        checked = re.search(r"^ex\.\w+\.check\((\w+)\)", cell.source, flags=re.MULTILINE)
+        if cell.cell_type == "code" and checked:
+            return cell.source, checked[1]
     return None
 
 
