@@ -253,7 +253,6 @@ for _ in range(60):
     estimates.append((product @ vector / vector.norm()).item())
     vector = product
 power = products(lambda k: estimates[k - 1], 60)
-print(f"products until right to 0.1 %: power {power}, Lanczos {cold}, from the old vector {warm}")
 
 # %%
 claim("Lanczos reports a residual below its tolerance", lanczos.converged)
