@@ -1,6 +1,7 @@
 """One set of versions and one test command, wherever they are written down."""
 
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -78,6 +79,13 @@ def test_binder_installs_the_tested_versions_as_cpu_builds():
     assert [line for line in lines("binder/requirements.txt") if line[0] == "-"] == [
         "--extra-index-url https://download.pytorch.org/whl/cpu"
     ]
+
+
+@pytest.mark.parametrize("path", ["README.md", ".github/workflows/machines.yml"])
+def test_the_install_lines_name_the_tested_torch(path):
+    named = re.findall(r"\b(torch|torchvision)==(\S+)", (TOP / path).read_text(encoding="utf-8"))
+    tested = pins("requirements.txt")
+    assert named == [(name, str(tested[name])) for name in ("torch", "torchvision")]
 
 
 def test_binder_runs_a_supported_python():
