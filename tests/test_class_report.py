@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from calibcourse import cli
+from calibcourse._page import csv_text, page, table, tag
 from calibcourse.course.class_report import (
     COLUMNS,
     Class,
@@ -20,7 +21,6 @@ from calibcourse.course.class_report import (
     report_page,
     summarise,
 )
-from calibcourse.course.page import csv_text, page, table, tag
 from calibcourse.exercises import all_exercises, store
 from calibcourse.exercises.lesson_00 import over_confidence
 from calibcourse.exercises.store import Record
@@ -185,3 +185,7 @@ def test_only_html_is_html():
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
 def test_no_cell_of_a_table_is_a_formula(text):
     assert csv_text(text) == f"'{text}"
+
+
+def test_elements_without_content_are_not_closed():
+    assert tag("p", "one", tag("br"), "two") == "<p>one<br>two</p>"

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     from .._files import write_atomically
     from ..plots import png_bytes
     from . import audit, audit_figure, compare_audits, read_logits
-    from .page import page
+    from .page import audit_page
 
     logits, target = read_logits(options.file, options.scores, options.labels)
     if options.other:
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         written.append(options.figure)
     if options.html:
         figure = audit_figure(logits, target, found.floor)
-        write_atomically(options.html, page(Path(options.file).name, found, figure).encode())
+        write_atomically(options.html, audit_page(Path(options.file).name, found, figure).encode())
         written.append(options.html)
     if not options.json:
         print(*(f"wrote {path}" for path in written), sep="\n", end="\n" if written else "")

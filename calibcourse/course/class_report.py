@@ -4,17 +4,15 @@ A file is somebody else's: it is checked as the learner's own would be, and one 
 is named on the page and counts for nothing.
 """
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .._files import write_atomically
+from .._page import Html, csv_table, heat, page, table, tag
 from ..exercises import Exercise, all_exercises
 from ..exercises.store import Record, UnreadableProgress, load
-from .page import Html, csv_text, heat, page, table, tag
 
 HARDEST = 5
 COLUMNS = (
@@ -185,9 +183,7 @@ def hardest(summaries: Iterable[Summary]) -> list[Summary]:
 
 def report_csv(found: Class, exercises: Iterable[Exercise]) -> str:
     """One row per student and exercise, with the header `COLUMNS`."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = []
     exercises = list(exercises)
     for student, records in found.students.items():
         for exercise in exercises:
@@ -205,8 +201,8 @@ def report_csv(found: Class, exercises: Iterable[Exercise]) -> str:
                 record.first_correct or "",
                 "; ".join(f"{name}: {count}" for name, count in record.mistakes.items()),
             )
-            writer.writerow(map(csv_text, row))
-    return stream.getvalue()
+            rows.append(row)
+    return csv_table(COLUMNS, rows)
 
 
 def report_page(found: Class, summaries: list[Summary]) -> str:

@@ -5,9 +5,7 @@ treated as such. A result is kept as soon as it is there, by the digest of the f
 that was killed goes on where it stopped and a notebook that has not changed is not run again.
 """
 
-import csv as csv_format
 import hashlib
-import io
 import json
 import multiprocessing
 import os
@@ -22,11 +20,11 @@ from typing import Any
 
 from .. import __version__
 from .._files import open_regular, read_json, shortened, write_atomically, write_json
+from .._page import Html, csv_table, page, table, tag
 from ..exercises._card import Card
 from ..exercises.store import OUTCOMES
 from . import answers, confine, examiner
 from .build import available_cores
-from .page import Html, csv_text, page, table, tag
 
 WALL_SECONDS = 300  # of one exercise; computing time ends before, waiting does not
 KEPT = ".calibcourse_grades"  # within the folder of submissions
@@ -251,15 +249,13 @@ def _announcement(layers: list[str]) -> str:
 
 def grades_csv(submissions: list[Submission]) -> str:
     """One row per student and exercise, with the header `COLUMNS`."""
-    stream = io.StringIO()
-    writer = csv_format.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows = []
     for one in submissions:
         for result in one.results:
             lesson, _, exercise = result.exercise.partition("/")
             row = (one.student, one.file, one.digest, lesson, exercise)
-            writer.writerow(map(csv_text, (*row, result.outcome, result.mistake, result.reason)))
-    return stream.getvalue()
+            rows.append((*row, result.outcome, result.mistake, result.reason))
+    return csv_table(COLUMNS, rows)
 
 
 def grade_pages(submissions: list[Submission]) -> dict[str, str]:

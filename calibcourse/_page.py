@@ -1,10 +1,12 @@
-"""One HTML page that needs nothing else: what `calibcourse class` and `grade` write for a browser.
+"""One HTML page that needs nothing else, and one table for a spreadsheet: what reports are made of.
 
-Text from files of other people is escaped here, in one place: a fragment is `Html`, and whatever
-is not becomes text.
+Text from files of other people is made harmless here, in one place: a fragment is `Html`, and
+whatever is not becomes text; no cell of a table is a formula.
 """
 
+import csv
 import html
+import io
 from collections.abc import Iterable
 
 _STYLE = """\
@@ -17,8 +19,10 @@ th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align:
 th { font-weight: 600 } td.number { text-align: right; font-variant-numeric: tabular-nums }
 .heat { background: rgba(var(--heat), var(--share)); border-radius: .3rem; padding: .1rem .4rem;
   margin: .1rem; display: inline-block }
+img { max-width: 100% }
 .muted { opacity: .75 } code { font-family: ui-monospace, monospace }
 """
+_VOID = {"br", "img"}  # elements without content, which are not closed
 
 
 class Html(str):
@@ -63,6 +67,8 @@ def tag(name: str, *content: object, **attributes: object) -> Html:
         f' {key.rstrip("_").replace("_", "-")}="{escaped(value)}"'
         for key, value in attributes.items()
     )
+    if name in _VOID:
+        return Html(f"<{name}{pairs}>")
     return Html(f"<{name}{pairs}>{''.join(map(escaped, content))}</{name}>")
 
 
@@ -75,6 +81,15 @@ def table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> Html:
 def heat(text: object, share: float) -> Html:
     """Text on a ground that is the stronger, the larger a share in [0, 1] is."""
     return tag("span", text, class_="heat", style=f"--share: {0.08 + 0.5 * share:.2f}")
+
+
+def csv_table(header: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """Comma-separated values with a header, for a spreadsheet."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(map(csv_text, row) for row in rows)
+    return stream.getvalue()
 
 
 def csv_text(value: object) -> str:
