@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._checks import check_choice
-from ..metrics.intervals import student_t
+from ..metrics import paired_difference
 from .configs import METHODS, ComparisonConfig
 from .plans import GRID
 from .records import Run, Sweep
@@ -158,12 +158,10 @@ def difference(
             spread.
     """
     ours, theirs = paired(sweep, column, optimizer, (method, rule), (baseline, rule))
-    n = len(ours)
-    if n < 2:
+    if (n := len(ours)) < 2:
         raise ValueError(f"sweep must hold at least two seeds of {method}, got {n}: run more seeds")
-    values = ours - theirs
-    mean, half = values.mean(), student_t(n - 1) * values.std(ddof=1) / math.sqrt(n)
-    return Difference(tuple(values), float(mean), float(mean - half), float(mean + half))
+    found = paired_difference(ours.tolist(), theirs.tolist(), "seeds").difference
+    return Difference(tuple(ours - theirs), found.estimate, found.low, found.high)
 
 
 @dataclass(frozen=True)
