@@ -140,16 +140,16 @@ _QUICK_COMPARISONS = {
             "sam": Budget({0.05: 1500}, MOMENTUM),
         },
     ),
-    # FIRST VALUES, to be fixed by the same rule.
+    # The same rule finds 0.01, the paper's own: on these 2,000 images SGD fits all of them with it.
     "cifar10_small": Size(
         train_samples=2000,
         held_out_samples=1600,
         batch_size=128,
         budgets={
-            "sgd": Budget({0.05: 1500}, MOMENTUM),
+            "sgd": Budget({0.01: 1500}, MOMENTUM),
             "adamw": Budget({0.001: 1500}),
             "muon": Budget({0.01: 1500}),
-            "sam": Budget({0.05: 1500}, MOMENTUM),
+            "sam": Budget({0.01: 1500}, MOMENTUM),
         },
     ),
 }
