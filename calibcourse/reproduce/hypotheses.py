@@ -263,7 +263,8 @@ def compare(
     ).reshape(-1, 2)
     value, other = pairs[~np.isnan(pairs).any(axis=1)].T
     wins, losses = int((value < other).sum()), int((value > other).sum())
-    ratios = (value / other)[np.isfinite(value) & np.isfinite(other) & (other != 0)]
+    measurable = np.isfinite(value) & np.isfinite(other) & (other != 0)
+    ratios = value[measurable] / other[measurable]
     summary = (np.median(ratios), ratios.min(), ratios.max()) if len(ratios) else (math.nan,) * 3
     return PairedComparison(label, reference, wins, losses, len(value), *map(float, summary))
 
