@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from repository import cloned, git, published
 
 from calibcourse.cli import main
 from calibcourse.course.bootstrap import (
@@ -184,22 +185,10 @@ main(csv=True)
 """
 
 
-def git(folder: Path, *words: str) -> str:
-    """What a git command prints, by nobody in particular and without this machine's settings."""
-    who = ("-c", "user.name=Grace", "-c", "user.email=grace@example.org")
-    done = call(folder, "git", *who, "-c", "commit.gpgsign=false", *words)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def origin(copy_course: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The course's repository."""
-    folder = copy_course(tmp_path_factory.mktemp("git") / "course")
-    git(folder, "init", "--quiet", "--initial-branch=main")
-    git(folder, "add", ".")
-    git(folder, "commit", "--quiet", "-m", "The course")
-    return folder
+    return published(copy_course(tmp_path_factory.mktemp("git") / "course"))
 
 
 @pytest.fixture
@@ -207,8 +196,7 @@ def learner(origin: Path, tmp_path: Path) -> Path:
     """A learner's clone of the course as it was before any update."""
     first = git(origin, "rev-list", "--max-parents=0", "HEAD").strip()
     git(origin, "reset", "--quiet", "--hard", first)
-    git(tmp_path, "clone", "--quiet", str(origin), "learner")
-    return tmp_path / "learner"
+    return cloned(origin, tmp_path)
 
 
 def update(origin: Path) -> None:

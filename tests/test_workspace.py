@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from repository import cloned, git, published
 
 from calibcourse import cli
 from calibcourse.course import workspace
@@ -15,13 +16,6 @@ from calibcourse.course.source import LANGUAGE, LESSON, SOLUTION, notebook_path,
 from calibcourse.course.workspace import as_built, start, update
 
 SOURCE, NAME = "solutions/01_tiny.py", "01_tiny.ipynb"
-
-
-def git(folder: Path, *words: str) -> str:
-    who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false")
-    done = subprocess.run(["git", *who, *words], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def write_notebooks(root: Path) -> None:
@@ -36,16 +30,12 @@ def origin(course: Path) -> Path:
     """The repository of a course of one tiny lesson."""
     write_notebooks(course)
     (course / ".gitignore").write_text("work/\n.calibcourse/\n")
-    git(course, "init", "--quiet", "--initial-branch=main")
-    git(course, "add", ".")
-    git(course, "commit", "--quiet", "-m", "The course")
-    return course
+    return published(course)
 
 
 @pytest.fixture
 def learner(origin: Path, tmp_path: Path) -> Path:
-    git(tmp_path, "clone", "--quiet", str(origin), "learner")
-    return tmp_path / "learner"
+    return cloned(origin, tmp_path)
 
 
 def new_version(root: Path, old: str = "Five words", new: str = "Five other words") -> None:
@@ -100,6 +90,7 @@ def test_start_opens_the_lesson_asked_for(learner, monkeypatch, capsys):
     assert cli.main(["start", "01"]) == 3
     ((command, folder),) = calls
     assert command[:3] == [sys.executable, "-m", "jupyterlab"] and command[-1] == f"work/{NAME}"
+    assert f"--ServerApp.root_dir={learner}" in command  # else it would be work/, without lessons/
     assert folder == learner
     for unknown in ("07", "1", "x"):
         assert cli.main(["start", unknown]) == 2

@@ -64,7 +64,9 @@ def start(
     if not lab:
         return 0
     hook = f"--FileContentsManager.pre_save_hook={_HOOK}"
-    command = [sys.executable, "-m", "jupyterlab", hook, f"{WORK}/{chosen[0].name}"]
+    # Beside a file to open, JupyterLab would serve that file's folder alone.
+    folder = f"--ServerApp.root_dir={root}"
+    command = [sys.executable, "-m", "jupyterlab", hook, folder, f"{WORK}/{chosen[0].name}"]
     return subprocess.run(command, cwd=root).returncode
 
 

@@ -102,7 +102,6 @@ def serving(
         "port_retries": 0,
         "open_browser": False,
         "allow_root": True,
-        "root_dir": str(folder),
     }
     (home / "config").mkdir(exist_ok=True)
     file = home / "config/jupyter_server_config.json"

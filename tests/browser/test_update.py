@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from playwright.sync_api import Page, expect
+from repository import cloned, git, published
 
 from calibcourse.course.build import (
     check,
@@ -26,26 +27,15 @@ NAME, SOURCE = "01_tiny.ipynb", "solutions/01_tiny.py"
 AUTOSAVE = {"@jupyterlab/docmanager-extension/plugin": {"autosaveInterval": 1}}  # seconds
 
 
-def git(folder: Path, *words: str) -> str:
-    who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false")
-    done = subprocess.run(["git", *who, *words], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture
 def origin(built_course: Path) -> Path:
     (built_course / ".gitignore").write_text("work/\n.calibcourse/\n.ipynb_checkpoints/\n")
-    git(built_course, "init", "--quiet", "--initial-branch=main")
-    git(built_course, "add", ".")
-    git(built_course, "commit", "--quiet", "-m", "The course")
-    return built_course
+    return published(built_course)
 
 
 @pytest.fixture
 def learner(origin: Path, tmp_path: Path) -> Path:
-    git(tmp_path, "clone", "--quiet", str(origin), "learner")
-    return tmp_path / "learner"
+    return cloned(origin, tmp_path)
 
 
 def new_version(root: Path) -> None:
