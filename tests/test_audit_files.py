@@ -4,11 +4,13 @@ import io
 import json
 import pickle
 import re
+import struct
 import zipfile
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from calibcourse.audit import as_logits, audit, read_logits
 from calibcourse.audit import formats as audit_formats
@@ -271,10 +273,34 @@ def test_safetensors_are_read_where_the_library_is(write, monkeypatch):
     with pytest.raises(ValueError, match="needs the package safetensors: pip install it"):
         read_logits(write(raw(b"x", ".safetensors")))
     monkeypatch.undo()
-    library = pytest.importorskip("safetensors.torch")
     path = write(raw(b"", ".safetensors"))
-    library.save_file({"logits": tensor(LOGITS), "target": tensor(TARGET)}, path)
+    save_file({"logits": tensor(LOGITS), "target": tensor(TARGET)}, path)
     assert read_logits(path)[0].tolist() == LOGITS.tolist()
+    save_file({"logits": tensor(LOGITS).bfloat16(), "target": tensor(TARGET)}, path)
+    assert read_logits(path)[0].tolist() == tensor(LOGITS).bfloat16().tolist()
+    save_file({"weights": tensor(LOGITS)}, path)
+    with pytest.raises(ValueError, match="weights"):
+        read_logits(path)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "no header", "a huge header", "promises"])
+def test_damaged_safetensors_are_refused(damage, write):
+    path = write(raw(b"", ".safetensors"))
+    save_file({"logits": tensor(LOGITS), "target": tensor(TARGET)}, path)
+    sound = path.read_bytes()
+    header = json.dumps(
+        {"logits": {"dtype": "F32", "shape": [10**9, 10], "data_offsets": [0, 4 * 10**10]}}
+    ).encode()
+    path.write_bytes(
+        {
+            "cut short": sound[:-30],
+            "no header": b"",
+            "a huge header": struct.pack("<Q", 2**40) + sound[8:],
+            "promises": struct.pack("<Q", len(header)) + header,
+        }[damage]
+    )
+    with pytest.raises(ValueError, match=r"must be a sound \.safetensors file"):
+        read_logits(path)
 
 
 def test_labels_may_have_a_file_of_their_own(tmp_path):
