@@ -289,6 +289,24 @@ def test_a_temperature_divides_robust_margins_and_leaves_robust_log_q_open():
         assert "not recorded" in row and text.count("not recorded") == row.count("not recorded")
 
 
+def test_robust_accuracy_is_shown_where_it_was_recorded_and_no_temperature_changes_it():
+    row = {"step": 1, "validation_loss": 1.0, "temperature": 2.0, "test_robust_accuracy": 0.25}
+    made = Sweep((Run(TINY, History([row]), {}),))
+    optimizer = TINY.optimizer
+    for method in ("CE", "CE + temperature"):
+        assert outcomes(made, "test_robust_accuracy", optimizer, method).tolist() == [0.25]
+    new = SWEEPS["methods"]
+    old = Sweep(
+        tuple(
+            replace(run, history=History([{k: v for k, v in row.items() if "robust_acc" not in k}
+                                          for row in run.history.rows]))
+            for run in new.runs
+        )
+    )  # fmt: skip
+    assert "| robust accuracy |" in every_quantity_text(new, "sgd")
+    assert "| robust accuracy |" not in every_quantity_text(old, "sgd")
+
+
 def test_remedies_are_read_by_their_own_rule_and_compared_with_calmo():
     made = SWEEPS["methods"]
     early = outcomes(made, "test_ece", "muon", "CE", "best")

@@ -32,6 +32,7 @@ REPORTED = {
     "test_brier": ("Brier", 3),
     "test_robust_margin": ("mean robust margin", 2),
     "test_robust_log_q": ("robust log Q", 2),
+    "test_robust_accuracy": ("robust accuracy", 3),
 }
 
 
@@ -104,7 +105,7 @@ def remedies_text(sweep: Sweep[ComparisonConfig], column: str) -> str:
     for remedy, (method, rule) in REMEDIES.items():
         cells = []
         for optimizer in optimizers:
-            if not is_recorded(method, column):
+            if not is_recorded(sweep, method, column):
                 cells.append("not recorded")
                 continue
             values = outcomes(sweep, column, optimizer, method, rule)
@@ -129,18 +130,19 @@ def every_quantity_text(sweep: Sweep[ComparisonConfig], optimizer: str, rule: st
     Returns:
         Markdown; ms/step is the median over seeds of processor milliseconds per training step.
     """
+    reported = {c: REPORTED[c] for c in REPORTED if is_recorded(sweep, "CE", c)}
     rows = []
     for method in ALL_METHODS:
         cells = []
-        for column, (_, digits) in REPORTED.items():
-            if not is_recorded(method, column):
+        for column, (_, digits) in reported.items():
+            if not is_recorded(sweep, method, column):
                 cells.append("not recorded")
                 continue
             values = outcomes(sweep, column, optimizer, method, rule)
             cells.append(over_seeds(values, digits))
         cost = 1000 * np.median(step_costs(sweep, optimizer, method))
         rows.append([method, *cells, f"{cost:.1f}"])
-    names = [name for name, _ in REPORTED.values()]
+    names = [name for name, _ in reported.values()]
     return markdown_table([f"{LABELS[optimizer]}, {RULES[rule]}", *names, "ms/step"], rows)
 
 
@@ -164,7 +166,8 @@ def comparison_text(sweep: Sweep[ComparisonConfig], table: str) -> str:
     if table == "methods":
         text += "\nCalMO against CE: does the claim hold, for how many seeds, and the mean "
         text += "difference with its 95 % interval.\n\n" + _verdict_part(sweep)
-        for column in ("test_ece", "test_robust_margin", "test_robust_log_q"):
+        shown = ("test_ece", "test_robust_margin", "test_robust_log_q", "test_robust_accuracy")
+        for column in (c for c in shown if is_recorded(sweep, "CE", c)):
             text += "\n" + remedies_text(sweep, column)
         for optimizer in COMPARISONS[table].optimizers:
             for rule in RULES:

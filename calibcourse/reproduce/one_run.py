@@ -133,7 +133,8 @@ def evaluation(model: nn.Module, data: Dataset, attacked_samples: int) -> dict[s
         attacked_samples: the first so many training and test images are attacked.
 
     Returns:
-        test_*: as in training and validation; SPLIT_robust_margin (mean) and SPLIT_robust_log_q at
+        test_*: as in training and validation; SPLIT_robust_margin (mean), SPLIT_robust_log_q and
+        SPLIT_robust_accuracy (share of positive robust margins, which no scale changes) at
         ε = 8/255, L∞, for train and test; temperature, and test_scaled_* with it.
     """
     logits = logits_of(model, data.test.inputs)
@@ -143,6 +144,7 @@ def evaluation(model: nn.Module, data: Dataset, attacked_samples: int) -> dict[s
         margin = robust_margin(model, split.inputs, split.target, EPSILON).margin
         row[f"{name}_robust_margin"] = float(margin.mean())
         row[f"{name}_robust_log_q"] = float(log_margin_moment(margin))
+        row[f"{name}_robust_accuracy"] = float((margin > 0).double().mean())
     scaling = TemperatureScaling().fit(
         logits_of(model, data.validation.inputs), data.validation.target
     )

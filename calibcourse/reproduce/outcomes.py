@@ -31,7 +31,7 @@ REMEDIES = {
     "Rob": ("Rob", "final"),
     "CalMO": ("CalMO", "final"),
 }
-HIGHER_IS_BETTER = ("test_accuracy", "test_robust_margin")
+HIGHER_IS_BETTER = ("test_accuracy", "test_robust_accuracy", "test_robust_margin")
 
 
 def outcomes(
@@ -45,7 +45,8 @@ def outcomes(
         optimizer: "sgd", "adamw", "muon" or "sam".
         method: a label of `METHODS`, or "CE + temperature", whose test columns are those of the CE
             runs after dividing the logits by the temperature fitted on validation data. Its robust
-            margins are those of CE divided by the temperature; its robust log Q is not recorded.
+            margins are those of CE divided by the temperature, its robust accuracy is CE's; its
+            robust log Q is not recorded.
         rule: "final" or "best", the step of the lowest validation loss.
 
     Returns:
@@ -79,6 +80,8 @@ def _tempered(run: Run[ComparisonConfig], column: str, rule: str) -> float:
     if column == "test_robust_margin":
         # Dividing the logits divides the margin of every image, attacked or not.
         return read(run, column, rule) / read(run, "temperature", rule)
+    if column == "test_robust_accuracy":
+        return read(run, column, rule)  # and leaves its sign
     return read(run, column.replace("test_", "test_scaled_"), rule)
 
 
@@ -90,9 +93,13 @@ def read(run: Run[ComparisonConfig], column: str, rule: str) -> float:
     return float(row[column])
 
 
-def is_recorded(method: str, column: str) -> bool:
-    """Whether a method has a column: robust log Q is not known at another temperature."""
-    return (method, column) != (TEMPERATURE, "test_robust_log_q")
+def is_recorded(sweep: Sweep[ComparisonConfig], method: str, column: str) -> bool:
+    """Whether a sweep has a column of a method: log Q is not known at another temperature.
+
+    Robust accuracy is younger than the first records.
+    """
+    known = all(column in run.history.columns for run in sweep.runs)
+    return known and (method, column) != (TEMPERATURE, "test_robust_log_q")
 
 
 def trained_as(method: str) -> str:
