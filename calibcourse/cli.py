@@ -104,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     publish = commands.add_parser(
         "publish", help="stamp badges and the address to install from into notebooks and README"
     )
-    publish.add_argument("--repo", metavar="URL", help="https://github.com/OWNER/NAME")
+    publish.add_argument(
+        "--repo", metavar="URL", help="https://github.com/OWNER/NAME, or of gitlab.com"
+    )
     publish.add_argument("--ref", help="branch, tag or commit")
     publish.add_argument("--undo", action="store_true", help="take the address out again")
     publish.set_defaults(run=_publish)
@@ -184,7 +186,8 @@ def _problems(root: Path, numbers: Sequence[str]) -> list[str]:
 
 
 def _publish(options: argparse.Namespace) -> int:
-    from .course.publish import publish, unpublish
+    from .course.bootstrap import parse_address
+    from .course.publish import first_lesson, publish, unpublish
 
     root = _source_folder()
     if options.undo and not (options.repo or options.ref):
@@ -199,7 +202,9 @@ def _publish(options: argparse.Namespace) -> int:
         print("  git add -A")
         print(f'  git commit -m "Published as {options.ref}"')
         print(f"  git push origin HEAD:{options.ref}")
-        print("then the badges in README.md lead there")
+        print("then the badges in README.md lead there.")
+        print("\nFor a JupyterHub with nbgitpuller, its address followed by")
+        print(f"  {parse_address(options.repo, options.ref).pull_link(first_lesson(root))}")
     return 0
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -46,7 +47,11 @@ def test_addresses_are_read(ref, ending):
         "https://github.com/-ada/course",
         "https://github.com/ada/co urse",
         "https://github.com.evil.org/ada/course",
-        "https://gitlab.com/ada/course",
+        "https://gitlab.com/course",
+        "https://gitlab.com/ada//course",
+        "https://gitlab.com/ada/../course",
+        "https://gitlab.com/ada/course/-/tree/main",
+        "https://gitlab.example.org/ada/course",
         "git@github.com:ada/course.git",
         'https://github.com/ada/course")',
         None,
@@ -81,6 +86,25 @@ def test_what_is_no_repository_is_refused(repo):
 def test_what_is_no_reference_is_refused(ref):
     with pytest.raises(ValueError, match="ref must name a branch, a tag or a commit"):
         parse_address(REPO, ref)
+
+
+def test_on_gitlab_there_is_binder_and_no_colab():
+    address = parse_address("https://gitlab.com/uni/maths/course.git", "week/1")
+    assert address.repo == "https://gitlab.com/uni/maths/course"
+    assert address.archive == f"{address.repo}/-/archive/week/1/course-week-1.zip"
+    badges = address.badges("lessons/00 start.ipynb")
+    assert "/v2/gl/uni%2Fmaths%2Fcourse/week%2F1?labpath=lessons%2F00%20start.ipynb)" in badges
+    assert "colab" not in badges
+
+
+def test_the_link_for_a_hub_says_where_from_and_what_to_open():
+    link = urlsplit(parse_address(REPO, "feature/x").pull_link("lessons/01_tiny.ipynb"))
+    assert link.path == "/hub/user-redirect/git-pull"
+    assert parse_qs(link.query) == {
+        "repo": [REPO],
+        "branch": ["feature/x"],
+        "urlpath": ["lab/tree/calibration-course/lessons/01_tiny.ipynb"],
+    }
 
 
 def test_publishing_reaches_every_file_and_undoing_restores_every_byte(built_course, snapshot):

@@ -16,7 +16,10 @@ ADDRESS_FILE = Path("calibcourse/course/published.json")
 FROM_PYPI = "pytorch-optimizer"  # the one requirement of calibcourse that Colab lacks
 
 _REPO = re.compile(
-    r"https://github\.com/([A-Za-z0-9](?:[A-Za-z0-9-]{0,38}))/([A-Za-z0-9._-]{1,100}?)(?:\.git)?"
+    r"https://(?:(github\.com)/([A-Za-z0-9][A-Za-z0-9-]{0,38})"
+    # GitLab's groups may hold groups.
+    r"|(gitlab\.com)/([A-Za-z0-9_][A-Za-z0-9._-]{0,99}(?:/[A-Za-z0-9_][A-Za-z0-9._-]{0,99}){0,8}))"
+    r"/([A-Za-z0-9._-]{1,100}?)(?:\.git)?"
 )
 # Git's own rule for reference names, narrowed to what survives in every URL that we make of one.
 _REF = re.compile(r"(?!.*(?:\.\.|//|/\.|\.lock(?:/|$)))[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}(?<![./])")
@@ -52,8 +55,16 @@ if importlib.util.find_spec("calibcourse") is None:
 
 @dataclass(frozen=True)
 class Address:
-    """A published state of the course: a GitHub repository and a branch, tag or commit in it."""
+    """A published state of the course: a repository and a branch, tag or commit in it.
 
+    Attributes:
+        host: "github.com" or "gitlab.com".
+        owner: a user, an organisation, or a group with its groups.
+        name: of the repository.
+        ref: a branch, tag or commit.
+    """
+
+    host: str
     owner: str
     name: str
     ref: str
@@ -61,39 +72,56 @@ class Address:
     @property
     def repo(self) -> str:
         """The repository's URL, without `.git`."""
-        return f"https://github.com/{self.owner}/{self.name}"
+        return f"https://{self.host}/{self.owner}/{self.name}"
 
     @property
     def archive(self) -> str:
         """What pip installs: a zip file, so that no git and no history are needed."""
-        return f"{self.repo}/archive/{self.ref}.zip"
+        if self.host == "github.com":
+            return f"{self.repo}/archive/{self.ref}.zip"
+        file = f"{self.name}-{self.ref.replace('/', '-')}.zip"
+        return f"{self.repo}/-/archive/{self.ref}/{file}"
 
     def badges(self, notebook: str) -> str:
-        """Markdown of the Binder and Colab badges that open a notebook.
+        """Markdown of the badges that open a notebook: Binder, and Colab, which reads GitHub alone.
 
         Args:
             notebook: path from the repository's root, with forward slashes.
         """
+        repo = f"{self.owner}/{self.name}"
+        place = f"gh/{repo}" if self.host == "github.com" else f"gl/{quote(repo, safe='')}"
         binder = (
-            f"https://mybinder.org/v2/gh/{self.owner}/{self.name}/{quote(self.ref, safe='')}"
+            f"https://mybinder.org/v2/{place}/{quote(self.ref, safe='')}"
             f"?labpath={quote(notebook, safe='')}"
         )
-        colab = (
-            f"https://colab.research.google.com/github/{self.owner}/{self.name}"
-            f"/blob/{self.ref}/{quote(notebook)}"
-        )
+        badge = f"[![Launch on Binder](https://mybinder.org/badge_logo.svg)]({binder})"
+        if self.host != "github.com":
+            return badge
+        colab = f"https://colab.research.google.com/github/{repo}/blob/{self.ref}/{quote(notebook)}"
         return (
-            f"[![Launch on Binder](https://mybinder.org/badge_logo.svg)]({binder}) "
-            "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+            f"{badge} [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
             f"({colab})"
         )
+
+    def pull_link(self, notebook: str) -> str:
+        """The end of a link with which a JupyterHub that has nbgitpuller opens a notebook.
+
+        Args:
+            notebook: as for `badges`.
+
+        Returns:
+            What follows the hub's own address.
+        """
+        repo, branch = quote(self.repo, safe=""), quote(self.ref, safe="")
+        path = quote(f"lab/tree/{self.name}/{notebook}", safe="")
+        return f"/hub/user-redirect/git-pull?repo={repo}&branch={branch}&urlpath={path}"
 
 
 def parse_address(repo: str, ref: str) -> Address:
     """Check a repository URL and a reference.
 
     Args:
-        repo: `https://github.com/OWNER/NAME`, with or without `.git`.
+        repo: `https://github.com/OWNER/NAME`, or of gitlab.com, with or without `.git`.
         ref: a branch, tag or commit.
 
     Raises:
@@ -101,16 +129,17 @@ def parse_address(repo: str, ref: str) -> Address:
 
     Example:
         >>> parse_address("https://github.com/ada/course.git", "v1.0")
-        Address(owner='ada', name='course', ref='v1.0')
+        Address(host='github.com', owner='ada', name='course', ref='v1.0')
     """
     found = _REPO.fullmatch(repo) if isinstance(repo, str) else None
-    if found is None or found[2] in {".", ".."}:
+    if found is None or found[5] in {".", ".."}:
         raise ValueError(
-            f"repo must be https://github.com/OWNER/NAME[.git], got {short_repr(repo)}"
+            "repo must be https://github.com/OWNER/NAME[.git], or the same of gitlab.com, "
+            f"got {short_repr(repo)}"
         )
     if not (isinstance(ref, str) and _REF.fullmatch(ref)):
         raise ValueError(f"ref must name a branch, a tag or a commit, got {short_repr(ref)}")
-    return Address(found[1], found[2], ref)
+    return Address(found[1] or found[3], found[2] or found[4], found[5], ref)
 
 
 def read_address(root: Path) -> Address | None:

@@ -28,7 +28,7 @@ def publish(root: Path, repo: str, ref: str) -> list[str]:
 
     Args:
         root: the folder that holds `lessons/` and `solutions/`.
-        repo: `https://github.com/OWNER/NAME`, with or without `.git`.
+        repo: `https://github.com/OWNER/NAME`, or of gitlab.com, with or without `.git`.
         ref: a branch, tag or commit.
 
     Returns:
@@ -80,11 +80,15 @@ def readme_differs(root: Path) -> list[str]:
     return []
 
 
+def first_lesson(root: Path) -> str:
+    """The path of the first lesson's notebook, from the root."""
+    return notebook_path(find_sources(root)[0], LESSON).relative_to(root).as_posix()
+
+
 def _readme(root: Path, text: str, address: Address | None) -> str:
     before, _, rest = text.partition(OPEN)
     after = rest.partition(CLOSE)[2]
     badges = ""
     if address is not None:
-        first = notebook_path(find_sources(root)[0], LESSON)
-        badges = address.badges(first.relative_to(root).as_posix()) + "\n"
+        badges = address.badges(first_lesson(root)) + "\n"
     return f"{before}{OPEN}\n{badges}{CLOSE}{after}"
