@@ -21,7 +21,7 @@ from .curvature import (
     top_eigenpairs,
     trace,
 )
-from .data import Dataset, Split, load_dataset
+from .data import Dataset, Split, load_dataset, noisy_labels, shifted
 from .history import History, even_steps, log_steps
 from .losses import CalMO, CrossEntropy, FocalLoss, LossTerms, MeanSquaredError
 from .margins import (
@@ -136,6 +136,7 @@ __all__ = [
     "mse_ladder",
     "negative_log_likelihood",
     "noise_floor",
+    "noisy_labels",
     "paired_difference",
     "pgd",
     "predicted_margin",
@@ -143,6 +144,7 @@ __all__ = [
     "resnet20",
     "robust_margin",
     "set_seed",
+    "shifted",
     "small_cnn",
     "smooth_calibration_error",
     "softmax_tail_bounds",

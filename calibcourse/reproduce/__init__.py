@@ -56,6 +56,13 @@ from .plans import COMPARISONS, FOUR, GRID, PROFILES, TRAJECTORIES, plan
 from .records import Run, Sweep, load_recorded
 from .report import table_1_text
 from .runner import run_all
+from .shift import (
+    SHIFT_METHODS,
+    least_calibration_error,
+    shift_figure,
+    shift_text,
+    shift_values,
+)
 from .sign import (
     WINDOWS,
     SignPrediction,
@@ -77,6 +84,7 @@ __all__ = [
     "METHODS",
     "PROFILES",
     "REMEDIES",
+    "SHIFT_METHODS",
     "TRAJECTORIES",
     "WINDOWS",
     "ComparisonConfig",
@@ -106,6 +114,7 @@ __all__ = [
     "grid_values",
     "growth_weights",
     "learning_rate_grid",
+    "least_calibration_error",
     "load_recorded",
     "matched_loss_grid",
     "matched_loss_plane",
@@ -122,6 +131,9 @@ __all__ = [
     "remedies_text",
     "run_all",
     "settling_step",
+    "shift_figure",
+    "shift_text",
+    "shift_values",
     "sign_predictions",
     "slack_summary",
     "slack_table",

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "figure",
         choices=[*TRAJECTORIES, *COMPARISONS],
         help="of the paper; all: every trajectory; methods: tables 2 and A2; "
-        "grid: CalMO's two weights",
+        "grid: CalMO's two weights; shift: shifted test images",
     )
     parser.add_argument(
         "--profile",

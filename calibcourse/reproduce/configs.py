@@ -240,3 +240,23 @@ class ComparisonConfig(Config):
     def probe_steps(self) -> list[int]:
         """The steps at which training and validation data are looked at."""
         return even_steps(self.steps, self.probes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftConfig(ComparisonConfig):
+    """A run of the comparison whose network is then shown shifted test images.
+
+    Args:
+        shift_seed: decides the noise on the images, the same for every run of a sweep.
+
+    The other fields are those of `ComparisonConfig`.
+    """
+
+    shift_seed: int = 0
+
+    minima: ClassVar[Mapping[str, int]] = {**ComparisonConfig.minima, "shift_seed": 0}
+
+    @property
+    def slug(self) -> str:
+        """As of the comparison, and that the images are shifted."""
+        return f"{super().slug}-shift"

@@ -22,6 +22,7 @@ from .outcomes import (
 )
 from .plans import COMPARISONS
 from .records import Sweep
+from .shift import shift_text
 
 # Name of every column that a table shows, and its digits behind the point.
 REPORTED = {
@@ -41,7 +42,7 @@ def accuracy_and_ece_text(sweep: Sweep[ComparisonConfig], table: str) -> str:
 
     Args:
         sweep: the runs that `plan(table)` asked for.
-        table: "table2", "tableA1", "tableA2" or "methods".
+        table: "table2", "tableA1", "tableA2", "methods" or "shift".
 
     Returns:
         Markdown, one column per method, mean ± standard deviation (n - 1) over seeds.
@@ -163,6 +164,9 @@ def comparison_text(sweep: Sweep[ComparisonConfig], table: str) -> str:
     if table == "grid":
         return ""
     text = accuracy_and_ece_text(sweep, table)
+    if table == "shift":
+        quantities = ("ece", "error", "doubt", "loss")
+        text += "".join("\n" + shift_text(sweep, quantity) for quantity in quantities)
     if table == "methods":
         text += "\nCalMO against CE: does the claim hold, for how many seeds, and the mean "
         text += "difference with its 95 % interval.\n\n" + _verdict_part(sweep)

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from ..attacks import robust_margin
-from ..data import Dataset, load_dataset
+from ..data import Dataset, load_dataset, shifted
+from ..data.shift import STRENGTHS
 from ..history import History
 from ..margins import log_margin_moment
-from ..metrics import brier_score
+from ..metrics import brier_score, confidence_and_correct, noise_floor
 from ..models import mlp, resnet20, small_cnn
 from ..optimizers import make_optimizer
 from ..posthoc import TemperatureScaling
@@ -36,10 +37,11 @@ from ..probes import (
     margin_quantities,
 )
 from ..training import fit
-from .configs import ComparisonConfig, Config, TrajectoryConfig
+from .configs import ComparisonConfig, Config, ShiftConfig, TrajectoryConfig
 
 EPSILON = 8 / 255  # the radius at which robust margins are reported, whatever the method trained on
 TIMED_STEPS = 20
+FLOOR_DRAWS = 200  # place the mean of a noise floor to a few percent of it
 
 
 def train(config: Config, checkpoint: str | os.PathLike[str] | None = None) -> History:
@@ -110,12 +112,19 @@ def _compare(config: ComparisonConfig, checkpoint: str | os.PathLike[str] | None
         progress=False,
     )
     model.eval()
-    history.rows[-1] |= evaluation(model, data, config.attacked_samples)
+    history.rows[-1] |= _look(model, data, config)
     row = history.best("validation_loss")
     if row is not history.rows[-1] and best.parameters is not None:
         model.load_state_dict(best.parameters)
-        row |= evaluation(model, data, config.attacked_samples)
+        row |= _look(model, data, config)
     return history
+
+
+def _look(model: nn.Module, data: Dataset, config: ComparisonConfig) -> dict[str, float]:
+    row = evaluation(model, data, config.attacked_samples)
+    if isinstance(config, ShiftConfig):
+        row |= shift_evaluation(model, data, row["temperature"], config.shift_seed)
+    return row
 
 
 def quantities(logits: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -150,6 +159,35 @@ def evaluation(model: nn.Module, data: Dataset, attacked_samples: int) -> dict[s
     )
     row |= _columns("test_scaled", scaling.transform(logits), data.test.target)
     return row | {"temperature": scaling.temperature}
+
+
+def shift_evaluation(
+    model: nn.Module, data: Dataset, temperature: float, seed: int
+) -> dict[str, float]:
+    """The columns that tell how a network does on shifted test images, at every graded strength.
+
+    Args:
+        model: in eval mode.
+        data: its test images are shifted.
+        temperature: fitted before the shift.
+        seed: decides the noise.
+
+    Returns:
+        For every kind and strength of `STRENGTHS`, KIND_STRENGTH_* as in training and validation,
+        with noise_floor, and KIND_STRENGTH_scaled_* the same at the temperature; test_* likewise,
+        for the images as they are.
+    """
+    row: dict[str, float] = {}
+    test = data.test
+    shifts = [(kind, strength) for kind in STRENGTHS for strength in STRENGTHS[kind]]
+    images = {f"{kind}_{strength:g}": (kind, strength) for kind, strength in shifts}
+    for name, shift in ({"test": None} | images).items():
+        logits = logits_of(model, shifted(test.inputs, *shift, seed) if shift else test.inputs)
+        for prefix, scaled in ((name, logits), (f"{name}_scaled", logits / temperature)):
+            row |= _columns(prefix, scaled, test.target)
+            confidence = confidence_and_correct(scaled, test.target)[0]
+            row[f"{prefix}_noise_floor"] = noise_floor(confidence, n_draws=FLOOR_DRAWS).mean
+    return row
 
 
 def _columns(prefix: str, logits: Tensor, target: Tensor) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .._checks import check_choice
 from ..data import DATASETS
-from .configs import METHODS, ComparisonConfig, Config, TrajectoryConfig
+from .configs import METHODS, ComparisonConfig, Config, ShiftConfig, TrajectoryConfig
 
 
 @dataclass(frozen=True)
@@ -240,6 +240,10 @@ COMPARISONS = {
     # No table of the paper: the union of those above, and the weights that it leaves untuned.
     "methods": Comparison(tuple(METHODS), FOUR, "Every method, every optimizer"),
     "grid": Comparison(tuple(METHODS), ("sgd",), "CalMO's two weights, chosen on validation data"),
+    # Nor is this: networks of the comparison, shown images that training never showed them.
+    "shift": Comparison(
+        ("CE", "label smoothing", "CalMO"), ("sgd",), "Calibration under a shift of the images"
+    ),
 }
 GRID = {"robust_weight": (0.0, 0.5, 1.0, 2.0), "smooth_weight": (0.0, 0.001, 0.01, 0.1)}
 
@@ -304,10 +308,11 @@ def plan(
                 TrajectoryConfig(**shared, even_probes=size.even_probes, log_probes=size.log_probes)
             )
         else:
+            kind: Any = ComparisonConfig
+            if name == "shift":  # looked at before and after: the way there is in "methods"
+                kind, shared["probes"] = ShiftConfig, 2
             configs += [
-                ComparisonConfig(
-                    **shared, model=chosen.model, loss=loss, loss_options=dict(weights)
-                )
+                kind(**shared, model=chosen.model, loss=loss, loss_options=dict(weights))
                 for loss, weights in _losses(name)
             ]
     return configs

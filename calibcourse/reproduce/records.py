@@ -15,7 +15,7 @@ import numpy as np
 from .._checks import check_choice, check_integer
 from .._files import read_json, write_json
 from ..history import History
-from .configs import ComparisonConfig, Config, TrajectoryConfig
+from .configs import ComparisonConfig, Config, ShiftConfig, TrajectoryConfig
 
 RUN_FORMAT, SWEEP_FORMAT = "calibcourse.run", "calibcourse.sweep"
 VERSION = 1
@@ -187,13 +187,15 @@ def load_recorded(name: str = "fashion_mnist_small") -> Sweep[Any]:
 
 
 def config_from_dict(record: Any) -> Config:
-    """A configuration of whichever kind has these fields: only a comparison's run chooses a loss.
+    """A configuration of whichever kind has these fields.
 
     Raises:
         ValueError, TypeError: as `Config.from_dict`.
     """
-    is_comparison = isinstance(record, dict) and "loss" in record
-    return (ComparisonConfig if is_comparison else TrajectoryConfig).from_dict(record)
+    told_by: dict[str, type[Config]] = {"shift_seed": ShiftConfig, "loss": ComparisonConfig}
+    fields_there = record if isinstance(record, dict) else {}
+    kinds = (kind for name, kind in told_by.items() if name in fields_there)
+    return next(kinds, TrajectoryConfig).from_dict(record)
 
 
 def _read(path: str | os.PathLike[str], wanted: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from .methods_report import comparison_text
 from .paper import TABLE_1
 from .plans import COMPARISONS, FIVE, TRAJECTORIES
 from .records import Sweep
+from .shift import shift_figure
 from .sign import WINDOWS
 
 
@@ -70,7 +71,8 @@ def write_report(sweep: Sweep[Any], name: str, folder: str | os.PathLike[str]) -
         text = _trajectories_text(sweep)
     else:
         title = COMPARISONS[name].title
-        fig = grid_figure(sweep) if name == "grid" else comparison_figure(sweep)
+        draw = {"grid": grid_figure, "shift": shift_figure}.get(name, comparison_figure)
+        fig = draw(sweep)
         text = comparison_text(sweep, name)
     fig.suptitle(title)
     picture, page, record = report_paths(name, folder)
