@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbclient import NotebookClient
 
-from calibcourse.exercises import ClaimFailed, _answer, claim, store
+from calibcourse.exercises import ClaimFailed, _answer, claim, framework, store
 from calibcourse.exercises._answer import Answer, Mutated, Slow, tidy
 from calibcourse.exercises._card import Card
 from calibcourse.exercises._deadline import TooLong, deadline
@@ -520,6 +520,23 @@ def test_what_is_correct_goes_on_being_the_learners(exercise, capsys, progress_f
     assert (
         capsys.readouterr().out == "" and not progress_file.exists()
     )  # `check` shows, this does not
+
+
+def test_what_was_just_checked_is_not_examined_again(exercise, monkeypatch):
+    examined = []
+    evaluate = framework.Exercise.evaluate
+    monkeypatch.setattr(
+        framework.Exercise, "evaluate", lambda self, f: examined.append(f) or evaluate(self, f)
+    )
+    own, wrong = RIGHT["numpy"], exercise.wrong[0].function
+    exercise.check(wrong)
+    exercise.check(own)
+    assert exercise.mine(own) is own and examined == [wrong, own]
+    assert exercise.mine(own) is own and len(examined) == 3  # the helpers may have changed since
+    exercise.check(own)
+    assert exercise.mine(wrong) is my_scores and examined[-1] is wrong  # of another: nothing known
+    exercise.check(wrong)
+    assert exercise.mine(wrong) is my_scores and len(examined) == 6
 
 
 def test_rating_box(exercise):

@@ -216,6 +216,7 @@ class Exercise:
     observe: Callable[..., Any] = _returned
     explain: Callable[[list[Tensor]], str | None] = _not_explained
     hints_shown: int = field(default=0, init=False)
+    _checked: tuple[Any, Outcome] | None = field(default=None, init=False)
 
     @property
     def key(self) -> str:
@@ -229,6 +230,7 @@ class Exercise:
             answer: the function itself, not the result of calling it.
         """
         feedback = self.evaluate(answer)
+        self._checked = answer, feedback.outcome
         note = None
         if feedback.outcome is not Outcome.NOT_ATTEMPTED:
             source = _source(answer)
@@ -277,7 +279,12 @@ class Exercise:
             >>> over_confidence.mine(lambda confidence, correct: ...) is my_over_confidence
             True
         """
-        return answer if self.evaluate(answer).outcome is Outcome.CORRECT else self.reference
+        # What `check` has just found of this very function serves once: later on, what the
+        # function calls may have changed.
+        checked, self._checked = self._checked, None
+        known = checked is not None and checked[0] is answer
+        outcome = checked[1] if known else self.evaluate(answer).outcome
+        return answer if outcome is Outcome.CORRECT else self.reference
 
     def hint(self) -> None:
         """Show the next hint; after the last one, the last again."""

@@ -18,7 +18,19 @@ from ..bounds import (
 )
 from ..history import History
 from ..margins import true_margin
-from .style import BOUND, CURVATURE, IDEAL, STYLE, TEST, TRAIN, WRONG, figure, on_axes, spread_apart
+from .style import (
+    BOUND,
+    CURVATURE,
+    IDEAL,
+    STYLE,
+    TEST,
+    TRAIN,
+    WRONG,
+    figure,
+    on_axes,
+    readable,
+    spread_apart,
+)
 
 # The rungs of `curvature_ladder`, from the weakest lower bound to the paper's upper one.
 RUNGS = ("l4", "l3", "l2", "l1", "u0", "u1", "u2", "u3", "u4", "u5", "u6")
@@ -59,7 +71,7 @@ def ladder(history: History, split: str = "train", ax: Axes | None = None) -> Ax
     low, high = ax.get_ylim()
     heights = spread_apart([values[-1] for values in decades.values()], 0.04 * (high - low))
     for rung, height in zip(decades, heights, strict=True):
-        color = {"u0": CURVATURE, "u6": IDEAL}.get(rung, "#8A5A00")
+        color = readable({"u0": CURVATURE, "u6": IDEAL}.get(rung, BOUND))
         ax.annotate(f" {names.get(rung, rung)}", (steps[-1], height), color=color, va="center",
                     fontsize=9, annotation_clip=False)  # fmt: skip
     ax.set(xlabel="training step", ylabel="$\\log_{10}$ of the bound")

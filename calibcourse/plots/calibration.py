@@ -20,7 +20,7 @@ from ..metrics import (
 )
 from .style import BOUND, CURVATURE, IDEAL, MARGIN, RIGHT, STYLE, TEST, WRONG, figure, on_axes
 
-NOISE = "#999999"  # grey: what chance makes of a perfectly calibrated network
+NOISE = "#8c8c8c"  # grey: what chance makes of a perfectly calibrated network
 NOISE_LABEL = "calibrated network, by chance"
 NOISE_BAND_ALT = (
     "A grey band shows where chance alone would put a perfectly calibrated network with the same "

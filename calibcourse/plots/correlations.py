@@ -22,6 +22,7 @@ from .style import (
     WRONG,
     from_step_zero,
     on_axes,
+    readable,
 )
 
 
@@ -117,8 +118,8 @@ def window_panel(
     for series, color in curves.values():
         above.plot(steps, series / series.max(), color=color, lw=1, alpha=0.6)
         above.plot(steps[chosen], (series / series.max())[chosen], "o", ms=3, color=color)
-    above.annotate("sharpness", (steps[sharpness.argmax()], 1.02), color=CURVATURE, ha="center",
-                   va="bottom", fontsize=8)  # fmt: skip
+    above.annotate("sharpness", (steps[sharpness.argmax()], 1.02), ha="center", va="bottom",
+                   color=readable(CURVATURE), fontsize=8)  # fmt: skip
     above.set(ylabel="share of its largest", ylim=(0, 1.15))
     # The same axes for every choice of probes, so that only the points change.
     below.set(xlim=(0, 1.05 * sharpness.max()), ylim=(0, 1.25 * largest))

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from .style import BOUND, CURVATURE, IDEAL, WRONG, on_axes
+from .style import BOUND, CURVATURE, IDEAL, WRONG, on_axes, readable
 
 
 @on_axes()
@@ -76,7 +76,7 @@ def edge_of_stability(
         ax.plot(steps, series, color=CURVATURE, lw=1.6, alpha=0.8)
     ax.axhline(2 / learning_rate, color=BOUND, ls="--", lw=1.5)
     ax.annotate(f"2/η = {2 / learning_rate:g}", (steps[-1], 2 / learning_rate), ha="right",
-                va="bottom", color="#8A5A00", fontsize=9)  # fmt: skip
+                va="bottom", color=readable(BOUND), fontsize=9)  # fmt: skip
     ax.set(xlabel="training step", ylabel="sharpness $\\lambda_{\\max}$", ylim=(0, None))
     return ax
 

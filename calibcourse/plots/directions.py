@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
-from .style import BOUND, CURVATURE, IDEAL, TRAIN, WRONG, on_axes
+from .style import BOUND, CURVATURE, IDEAL, TRAIN, WRONG, on_axes, readable
 
 
 @on_axes(width=4.6, height=3.6)
@@ -38,8 +38,8 @@ def sam_step(
     for name, head, color, side, lift in arrows:
         style = {"arrowstyle": "-|>", "color": color, "lw": 2.2, "shrinkA": 0, "shrinkB": 0}
         ax.annotate("", head, begin, arrowprops=style)
-        ax.annotate(name, head, xytext=(0, lift), textcoords="offset points", color=color, ha=side,
-                    fontsize=9)  # fmt: skip
+        ax.annotate(name, head, xytext=(0, lift), textcoords="offset points", ha=side,
+                    color=readable(color), fontsize=9)  # fmt: skip
     ends = np.stack([begin, np.zeros(2), *(head for _, head, *_ in arrows)])
     low, high = ends.min(axis=0) - 0.45, ends.max(axis=0) + 0.45
     x, y = np.meshgrid(*(np.linspace(*limits, 121) for limits in zip(low, high, strict=True)))

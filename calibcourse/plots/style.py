@@ -11,16 +11,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+# Okabe and Ito's palette, orange and sky blue darkened: on white every colour has 3 : 1.
 TRAIN = "#0072B2"  # blue: measured on the training images
 TEST = "#D55E00"  # vermilion: measured on held-out images
 CURVATURE = "#009E73"  # green: sharpness, eigenvalues
 MARGIN = "#CC79A7"  # purple: margins and their moment Q
-BOUND = "#E69F00"  # orange: bounds, gaps, what a statement allows
-RIGHT = "#56B4E9"  # sky blue: images the network gets right
+BOUND = "#B87A00"  # orange: bounds, gaps, what a statement allows
+RIGHT = "#3A8FC4"  # sky blue: images the network gets right
 WRONG = "#000000"  # black: images it gets wrong
 IDEAL = "#555555"  # grey: the reference, what perfection would be
 STYLE = {
@@ -35,6 +37,42 @@ STYLE = {
     "axes.grid": True,
     "grid.color": "#E6E6E6",
 }
+
+
+def contrast(color: str) -> float:
+    """Contrast of a colour with white, by WCAG 2: from 1, white, to 21, black.
+
+    Args:
+        color: as matplotlib takes it.
+
+    Returns:
+        The ratio of their luminances; marks need 3, small text 4.5.
+
+    Example:
+        >>> print(f"{contrast('white'):.1f} {contrast('black'):.1f}")
+        1.0 21.0
+    """
+    rgb = np.array(to_rgb(color))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return 1.05 / (float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05)
+
+
+def readable(color: str) -> str:
+    """The colour, darkened as far as text on white needs it.
+
+    Args:
+        color: of the marks that the text names.
+
+    Returns:
+        A colour of the same hue with a contrast of at least 4.5.
+
+    Example:
+        >>> readable("black"), contrast(readable("orange")) >= 4.5
+        ('#000000', True)
+    """
+    while contrast(color) < 4.5:
+        color = to_hex(0.97 * np.array(to_rgb(color)))
+    return to_hex(to_rgb(color))
 
 
 def figure(n_panels: int = 1, width: float = 4.2, height: float = 3.2) -> tuple[Figure, list[Axes]]:
@@ -244,8 +282,8 @@ def trajectory(
     """
     for label, series in values.items():
         ax.plot(steps, series, color=colors[label], lw=1.8)
-        ax.annotate(f" {label}", (steps[-1], series[-1]), color=colors[label], va="center",
-                    fontsize=9, annotation_clip=False)  # fmt: skip
+        ax.annotate(f" {label}", (steps[-1], series[-1]), va="center", fontsize=9,
+                    color=readable(colors[label]), annotation_clip=False)  # fmt: skip
     if log:
         ax.set_yscale("log")
     ax.set(xlabel="training step", ylabel=ylabel)

@@ -209,8 +209,8 @@ def matched_loss_plane(
     low, high = 3e-4, 2.6
     if column == "train_ece":
         ax.plot([low, high], [low, high], "--", color=BOUND, lw=1.8)
-        ax.annotate("ECE = loss ", (1e-3, 1e-3), color="#8A5A00", fontsize=8, ha="right",
-                    va="top")  # fmt: skip
+        ax.annotate("ECE = loss ", (1e-3, 1e-3), ha="right", va="top", fontsize=8,
+                    color=plots.readable(BOUND))  # fmt: skip
     ax.set(xscale="log", yscale="log", xlim=(high, low), ylim=limits, ylabel=ylabel,
            xlabel="training loss (nats)")  # fmt: skip
     ax.set_title(f"{label}, SGD in grey")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 from plots_cases import (
     CLASSES,
@@ -99,8 +100,8 @@ SEVERAL_AXES = {"logit_bounds", "noise_band", "radius_panel", "window_panel"}
 
 
 TOOLS = {
-    "LiveFigure", "attack_at", "figure", "from_step_zero", "mosaic", "panels", "png_bytes", "show",
-    "wilson_interval",
+    "LiveFigure", "attack_at", "contrast", "figure", "from_step_zero", "mosaic", "panels",
+    "png_bytes", "readable", "show", "wilson_interval",
 }  # fmt: skip
 
 
@@ -191,15 +192,44 @@ def test_mosaic_lays_panels_out_in_the_order_of_their_letters():
     assert fig.get_size_inches().tolist() == [4.0, 3.0]
 
 
+COLORS = ("TRAIN", "TEST", "CURVATURE", "MARGIN", "BOUND", "RIGHT", "WRONG", "IDEAL")
+
+
 def test_colours_are_different_and_of_the_palette():
-    names = ("TRAIN", "TEST", "CURVATURE", "MARGIN", "BOUND", "RIGHT", "WRONG", "IDEAL")
-    colors = {getattr(plots, name) for name in names}
-    assert len(colors) == len(names)
+    colors = {getattr(plots, name) for name in COLORS}
+    assert len(colors) == len(COLORS)
     okabe_ito = {
         "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000",
     }  # fmt: skip
-    assert colors - okabe_ito == {plots.IDEAL}  # grey joins as the reference
+    # Grey joins as the reference; two are too pale on white, and darkened.
+    assert colors - okabe_ito == {plots.IDEAL, plots.BOUND, plots.RIGHT}
     assert len(set(plots.MARKERS)) == len(plots.MARKERS)
+
+
+@pytest.mark.parametrize("name", [*COLORS, "NOISE"])
+def test_marks_stand_out_from_white_and_their_words_can_be_read(name):
+    """WCAG 2.2 asks for 3 : 1 (1.4.11) and for 4.5 : 1 (1.4.3)."""
+    color = getattr(plots, name)
+    assert plots.contrast(color) >= 3
+    text = plots.readable(color)
+    assert plots.contrast(text) >= 4.5
+    assert (text == color.lower()) == (plots.contrast(color) >= 4.5)  # darkened only where needed
+
+
+def test_contrast_is_that_of_the_standard():
+    # W3C's own example: #767676 is the palest grey that passes 4.5 : 1.
+    assert plots.contrast("#767676") > 4.5 > plots.contrast("#777777")
+
+
+@pytest.mark.parametrize("name", [*ONE_AXES, *FIGURES])
+def test_every_text_of_a_figure_can_be_read(name):
+    given = (ONE_AXES | FIGURES)[name]
+    drawn = getattr(plots, name)(*given)
+    fig = drawn if isinstance(drawn, Figure) else drawn.get_figure()
+    texts = [text for text in fig.findobj(Text) if text.get_text().strip()]
+    assert texts
+    for text in texts:
+        assert plots.contrast(text.get_color()) >= 4.5, text
 
 
 def test_png_holds_the_picture_and_nothing_of_the_machine():
@@ -280,5 +310,6 @@ def test_trajectory_labels_each_curve_at_its_end(log):
         (found,) = lines(ax, color=color)
         np.testing.assert_array_equal(found, [STEPS, values[name]])
         (label,) = (text for text in ax.texts if text.get_text().strip() == name)
-        assert label.xy == (20, values[name][-1]) and label.get_color() == color
+        assert label.xy == (20, values[name][-1])
+        assert label.get_color() == plots.readable(color)
     assert ax.get_yscale() == ("log" if log else "linear") and ax.get_ylabel() == "loss (nats)"
