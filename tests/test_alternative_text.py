@@ -1,0 +1,65 @@
+"""What gives images their alternative text where JupyterLab and nbconvert drop it."""
+
+import html
+import json
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbconvert import HTMLExporter
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+import calibcourse
+
+ROOT = Path(__file__).parents[1]
+JUPYTER = ROOT / "calibcourse/course/jupyter"
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+def exported(notebook: nbformat.NotebookNode) -> str:
+    folder = str(JUPYTER.parent / "jupyter")
+    exporter = HTMLExporter(template_name="nbconvert", extra_template_basedirs=[folder])
+    return exporter.from_notebook_node(notebook)[0]
+
+
+@pytest.mark.parametrize("text", ["Left: ECE falls.", 'ε < 1 & "doubt" > 0\'s <b>half</b>', ""])
+def test_an_exported_page_says_what_a_figure_shows(text):
+    metadata = {"image/png": {"alt": text, "width": 5}} if text else {}
+    output = new_output("display_data", {"image/png": PIXEL}, metadata=metadata)
+    page = exported(new_notebook(cells=[new_code_cell("", outputs=[output])]))
+    (image,) = re.findall(r"<img [^>]*>", page)
+    assert html.unescape(re.search('alt="([^"]*)"', image)[1]) == text
+    assert image.count("src=") == 1 and f"base64,{PIXEL}" in image
+
+
+def test_every_figure_of_a_lesson_arrives_in_the_page():
+    path = next((ROOT / "lessons").glob("01_*.ipynb"))
+    notebook = nbformat.read(path, as_version=4)
+    texts = [
+        output.metadata["image/png"]["alt"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    page = exported(notebook)
+    assert [html.unescape(t) for t in re.findall('<img alt="([^"]*)"', page)] == texts != []
+
+
+def test_jupyter_finds_them_where_the_course_is_installed():
+    here = Path(sys.prefix) / "share/jupyter"
+    for folder, place in (("labextension", "labextensions"), ("nbconvert", "nbconvert/templates")):
+        for source in (JUPYTER / folder).rglob("*.*"):
+            found = here / place / "calibcourse" / source.relative_to(JUPYTER / folder)
+            assert found.read_bytes() == source.read_bytes(), "pip install -r requirements.txt"
+
+
+def test_the_extension_is_of_this_version():
+    package = json.loads((JUPYTER / "labextension/package.json").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert package["name"] == project["name"]
+    assert package["version"] == project["version"] == calibcourse.__version__
+    load = package["jupyterlab"]["_build"]["load"]
+    assert (JUPYTER / "labextension" / load).is_file()
