@@ -151,4 +151,7 @@ EQUIVALENT = {
     "07/validated_choice": {
         "chosen = validation_loss.sum(dim=1).argmin()": "a sum and a mean have the same least row",
     },
+    "08/mse_repair": {
+        "ece = abs(accuracy - confidence)": _SIGN,
+    },
 }

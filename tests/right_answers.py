@@ -641,6 +641,83 @@ def validated_choice_torch(weights, train_ece, validation_loss, validation_ece, 
     return torch.stack([weights[order[0]], test_ece[order[0]].mean()])
 
 
+# --- Lesson 08 -----------------------------------------------------------------------------------
+
+
+def mse_repair_numpy(n_classes, accuracy):
+    row = np.eye(n_classes)[0]
+    c = (np.exp(row) / np.exp(row).sum()).max()
+    odds = np.log([accuracy, (1 - accuracy) / (n_classes - 1)])
+    return np.array([c, np.abs(c - accuracy), 1 / (odds[0] - odds[1])])
+
+
+def mse_repair_loop(n_classes, accuracy):
+    total = sum(math.exp(1 if k == 0 else 0) for k in range(n_classes))
+    c = math.exp(1) / total
+    low, high = 1e-4, 1e4  # confidence falls with the temperature
+    while high / low > 1 + 1e-9:
+        t = math.sqrt(low * high)
+        if 1 / (1 + (n_classes - 1) * math.exp(-1 / t)) > accuracy:
+            low = t
+        else:
+            high = t
+    return [c, c - accuracy if c > accuracy else accuracy - c, low]
+
+
+def mse_repair_torch(n_classes, accuracy):
+    c = F.one_hot(torch.tensor(0), n_classes).double().softmax(0)[0]
+    a = torch.tensor(accuracy, dtype=torch.float64)
+    return c, (a - c).abs(), 1 / (torch.logit(a) + math.log(n_classes - 1))
+
+
+def clean_over_confidence_numpy(confidence, agreement, rate, n_classes):
+    at_0, at_1 = rate / (n_classes - 1), 1 - rate
+    accuracy = (np.mean(agreement.numpy()) - at_0) / (at_1 - at_0)
+    return np.mean(confidence.numpy()) - accuracy
+
+
+def clean_over_confidence_loop(confidence, agreement, rate, n_classes):
+    agreed = sum(1 for a in agreement if a) / len(agreement)
+    low, high = -9.0, 9.0
+    for _ in range(100):
+        a = (low + high) / 2
+        if a * (1 - rate) + (1 - a) * rate / (n_classes - 1) < agreed:
+            low = a
+        else:
+            high = a
+    return fmean(confidence.tolist()) - low
+
+
+def clean_over_confidence_torch(confidence, agreement, rate, n_classes):
+    agreed = torch.where(agreement, 1.0, 0.0)
+    excess = agreed * (n_classes - 1) - rate
+    return torch.mean(confidence - excess / (n_classes - 1 - n_classes * rate))
+
+
+def shift_gap_numpy(fit, before, before_target, after, after_target):
+    fitted, z = fit(before, before_target), after.numpy().astype(float)
+    p = np.exp((z - z.max(1, keepdims=True)) / fitted)
+    c = p.max(1) / p.sum(1)
+    return np.array([
+        fitted, np.mean(c - (z.argmax(1) == after_target.numpy())), fit(after, after_target)
+    ])  # fmt: skip
+
+
+def shift_gap_loop(fit, before, before_target, after, after_target):
+    fitted, needed = fit(before, before_target), fit(after, after_target)
+    gaps = []
+    for z, y in zip(after, after_target, strict=True):
+        k = int(torch.argmax(z))
+        gaps.append(1 / sum(math.exp((v - z[k].item()) / fitted) for v in z.tolist()) - int(k == y))
+    return fitted, fmean(gaps), needed
+
+
+def shift_gap_torch(fit, before, before_target, after, after_target):
+    fitted = fit(before, before_target)
+    top, answer = torch.max(F.softmax(after / fitted, -1), -1)
+    return [fitted, (top - answer.eq(after_target).float()).mean(), fit(after, after_target)]
+
+
 RIGHT = {
     "00/over_confidence": (over_confidence_numpy, over_confidence_loop, over_confidence_torch),
     "01/bins": (bins_numpy, bins_loop, bins_torch),
@@ -673,4 +750,11 @@ RIGHT = {
         validated_choice_loop,
         validated_choice_torch,
     ),
+    "08/mse_repair": (mse_repair_numpy, mse_repair_loop, mse_repair_torch),
+    "08/clean_over_confidence": (
+        clean_over_confidence_numpy,
+        clean_over_confidence_loop,
+        clean_over_confidence_torch,
+    ),
+    "08/shift_gap": (shift_gap_numpy, shift_gap_loop, shift_gap_torch),
 }
