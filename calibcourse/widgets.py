@@ -1,6 +1,7 @@
 """Explorers: sliders beside a picture that follows them. Each has a static twin in `plots`."""
 
 import base64
+import functools
 from collections.abc import Callable, Sequence
 from html import escape
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from . import plots
 from .data import Split
+from .data.shift import STRENGTHS
 from .reproduce import (
     GRID,
     Run,
@@ -322,4 +324,36 @@ def weights_explorer(sweep: Sweep) -> Explorer:
         alt,
         robust_weight=_choice("robust term λ_r", list(GRID["robust_weight"]), 1),
         smooth_weight=_choice("smooth term λ_s", list(GRID["smooth_weight"]), 2),
+    )
+
+
+def shift_explorer(model: nn.Module, split: Split) -> Explorer:
+    """Lesson 08: kind and strength of a shift against the diagram, the error and the doubt.
+
+    Args:
+        model: maps inputs to logits, in eval mode.
+        split: the images that are shifted; a thousand keep it swift.
+
+    Returns:
+        A widget; its static twin is `plots.shift_grid`.
+    """
+    logits = functools.cache(functools.partial(plots.shift_logits, model, split))
+
+    def draw(kind: str, grade: int) -> list[Figure]:
+        figures, axes = _panels()
+        plots.shift_panel(axes, logits(kind), split.target, kind, grade)
+        return figures
+
+    def alt(kind: str, grade: int) -> str:
+        strength = (0.0, *STRENGTHS[kind])[grade]
+        return (
+            f"Reliability diagram under {kind} of strength {strength:g}, and error rate, doubt and "
+            "ECE at every strength."
+        )
+
+    return Explorer(
+        draw,
+        alt,
+        kind=_choice("kind of shift", list(STRENGTHS), 0),
+        grade=slider("strength, grade", 2, 0, len(STRENGTHS["rotation"])),
     )

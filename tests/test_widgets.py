@@ -16,7 +16,8 @@ from PIL import Image
 from torch import nn
 
 from calibcourse import plots, widgets
-from calibcourse.data import Split
+from calibcourse.data import Split, shifted
+from calibcourse.data.shift import STRENGTHS
 from calibcourse.history import History
 from calibcourse.reproduce import GRID, Run, Sweep, TrajectoryConfig, plan
 
@@ -142,6 +143,11 @@ EXPLORERS = {
         lambda: widgets.weights_explorer(grid()),
         {"robust_weight": ("robust weight 0.5", 2.0, "robust weight 2 "),
          "smooth_weight": ("smoothness weight 0.01", 0.0, "smoothness weight 0,")},
+    ),
+    "shift_explorer": (
+        lambda: widgets.shift_explorer(flips(), IMAGES),
+        {"kind": ("under rotation of strength 20", "contrast", "under contrast of strength 0.4"),
+         "grade": ("strength 20,", 4, "strength 45,")},
     ),
 }  # fmt: skip
 
@@ -339,6 +345,19 @@ def test_epsilon_explorer_attacks_at_the_radius_of_the_slider(drawn_with):
     explorer = widgets.epsilon_explorer(flips(), IMAGES, ("coat", "shirt", "bag"))
     explorer.controls["radius"].value = 0
     assert [args[2] for args in calls] == [4, 0]
+
+
+def test_shift_explorer_shifts_each_kind_once_and_shows_its_logits(drawn_with):
+    calls = drawn_with("shift_panel")
+    explorer = widgets.shift_explorer(flips(), IMAGES)
+    explorer.controls["grade"].value = 5
+    explorer.controls["kind"].value = "noise"
+    (_, turned, target, *first), (_, again, _, *second), (_, noisy, _, *third) = calls
+    assert (first, second, third) == (["rotation", 2], ["rotation", 5], ["noise", 5])
+    assert again is turned and target is IMAGES.target
+    with torch.no_grad():
+        expected = flips()(shifted(IMAGES.inputs, "noise", STRENGTHS["noise"][-1]))
+    assert torch.equal(noisy[5], expected) and len(noisy) == 6
 
 
 def test_weights_explorer_offers_the_cells_of_the_grid(explorers):

@@ -56,6 +56,12 @@ from .margins import (
     tail_band,
     two_divergences,
 )
+from .shift import (
+    shift_band,
+    shift_grid,
+    shift_logits,
+    shift_panel,
+)
 from .style import (
     BOUND,
     CURVATURE,
@@ -128,6 +134,10 @@ __all__ = [
     "sam_step",
     "sandwich",
     "shares",
+    "shift_band",
+    "shift_grid",
+    "shift_logits",
+    "shift_panel",
     "show",
     "slack_bars",
     "snapshots",
