@@ -88,10 +88,20 @@ def _check_target_of(logits: Tensor, target: Tensor, name: str) -> None:
         )
 
 
-def check_inputs(inputs: Tensor, name: str = "inputs") -> None:
-    """Require a finite floating batch of at least one sample, shape (N, ...)."""
+def check_inputs(inputs: Tensor, name: str = "inputs", *, integers: bool = False) -> None:
+    """Require a finite floating batch of at least one sample, shape (N, ...).
+
+    `integers=True` lets numbers of tokens or categories pass, of shape (N,) too: what no derivative
+    in the inputs is taken of.
+    """
     if not isinstance(inputs, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(inputs).__name__}")
+    if integers and not inputs.is_floating_point() and not inputs.is_complex():
+        if inputs.ndim < 1 or len(inputs) == 0:
+            raise ValueError(
+                f"{name} must have shape (N, ...) with N >= 1, got {tuple(inputs.shape)}"
+            )
+        return
     if not inputs.is_floating_point():
         raise TypeError(f"{name} must have a floating dtype, got {inputs.dtype}")
     if inputs.ndim < 2 or inputs.shape[0] == 0:
@@ -131,17 +141,18 @@ def check_choice(value: str, name: str, choices: Collection[str]) -> None:
 
 
 def check_deterministic_model(model: nn.Module) -> None:
-    """Require that the model's output for one sample depends on that sample alone.
+    """Require that no layer is in a mode where its output depends on chance or on the batch.
 
     BatchNorm in train mode couples the samples of a batch, dropout makes the output random: in
-    both cases "the Jacobian of a sample" is undefined.
+    both cases "the Jacobian of a sample" is undefined. These layers are named here; what the list
+    does not know, `_conduct.well_behaved` finds by trial.
     """
-    for name, module in model.named_modules():
+    for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
         if not module.training:
             continue
-        if isinstance(module, nn.modules.batchnorm._NormBase | nn.modules.dropout._DropoutNd):
-            if isinstance(module, nn.modules.dropout._DropoutNd) and module.p == 0:
-                continue
+        chance = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if chance or batch:
             raise ValueError(
                 f"model must not have {type(module).__name__} in train mode (layer {name!r}): "
                 "its output depends on the rest of the batch or on chance; call model.eval() first"

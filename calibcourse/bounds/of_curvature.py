@@ -8,13 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import check_logits_and_target
+from .._conduct import undisturbed
 from ..curvature import (
     Eigenpair,
     GaussNewton,
-    jacobian_grams,
     logit_hessian_factor,
     top_eigenpair,
 )
+from ..curvature.jacobian import gram_blocks
 from ..curvature.last_layer import LastLayerBlock, bias_block, logits_and_last_features
 from ..margins import log_margin_moment, soft_margin, true_margin
 from .chain import Chain, Rung, log_mean, log_of, without_missing
@@ -44,6 +45,7 @@ class Ladder(Chain):
         return f"{converged}C_J={self.max_jacobian_norm:.4g}, "
 
 
+@undisturbed()
 def curvature_ladder(
     model: nn.Module,
     inputs: Tensor,
@@ -93,9 +95,9 @@ def curvature_ladder(
     lowers = _lower_rungs(_sure_less(logits, lift), features, why_no_bias, tol, max_matvecs)
     operator = GaussNewton(_Lifted(model, lift) if lift else model, inputs)
     pair = _top_eigenpair(operator, v0, tol, max_matvecs, lowers[-1].log_value)
-    grams = jacobian_grams(model, inputs).double()
-    log_norms = _log_top_eigenvalues(grams)  # of J Jᵀ, so log ‖J‖²
-    uppers = _upper_rungs(logits, lift, target, grams, log_norms, robust, attacked)
+    sizes = _log_sizes(model, inputs, _sure_less(logits, lift))
+    uppers = _upper_rungs(logits, lift, target, *sizes, robust, attacked)
+    log_norms, _ = sizes
     return _ladder(lowers, pair, uppers, tol, float(log_norms.max()), lift)
 
 
@@ -136,13 +138,12 @@ def _top_eigenpair(
 
 
 def _upper_rungs(
-    logits: Tensor, lift: float, target: Tensor, grams: Tensor, log_norms: Tensor,
+    logits: Tensor, lift: float, target: Tensor, log_norms: Tensor, log_curvatures: Tensor,
     robust: Tensor, attacked: str,
 ) -> tuple[Rung, ...]:  # fmt: skip
     log_q = float(log_margin_moment(true_margin(logits, target)))
     log_hessians = logit_hessian_bounds(logits).log.value
     log_u = _log_misconfidence(logits)
-    log_curvatures = _log_sample_curvatures(grams, _sure_less(logits, lift))
     log_misconfidence = log_mean(F.logsigmoid(-soft_margin(logits, target)))
     log_cj2 = float(log_norms.max())
     log_2cj2, log_rivals = math.log(2.0) + log_cj2, math.log(logits.shape[1] - 1)
@@ -184,6 +185,7 @@ def _lower_rungs(
     )  # fmt: skip
 
 
+@undisturbed()
 def mse_ladder(
     model: nn.Module,
     inputs: Tensor,
@@ -214,7 +216,8 @@ def mse_ladder(
     """
     logits, features, why_no_bias = logits_and_last_features(model, inputs)
     log_scale = math.log(2.0 / logits.shape[1])
-    log_norms = _log_top_eigenvalues(jacobian_grams(model, inputs).double())
+    blocks = gram_blocks(model, inputs)
+    log_norms = torch.cat([_log_top_eigenvalues(grams.double()) for grams in blocks])
     log_cj2 = float(log_norms.max())
     block = math.nan
     if features is not None and not why_no_bias:
@@ -230,6 +233,16 @@ def mse_ladder(
     )  # fmt: skip
     pair = _top_eigenpair(GaussNewton(model, inputs, "mse"), v0, tol, max_matvecs, block)
     return _ladder(lowers, pair, uppers, tol, log_cj2)
+
+
+def _log_sizes(model: nn.Module, inputs: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """log ‖J_i‖² and log λ_max(J_iᵀ H_i J_i), (N,) each, without all matrices at once."""
+    log_norms, log_curvatures = [], []
+    for grams in gram_blocks(model, inputs):
+        some, logits = logits[: len(grams)], logits[len(grams) :]
+        log_norms.append(_log_top_eigenvalues(grams.double()))
+        log_curvatures.append(_log_sample_curvatures(grams.double(), some))
+    return torch.cat(log_norms), torch.cat(log_curvatures)
 
 
 def _log_sample_curvatures(grams: Tensor, logits: Tensor) -> Tensor:

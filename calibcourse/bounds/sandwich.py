@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from .._checks import check_integer
+from .._conduct import undisturbed
 from ..curvature.last_layer import logits_in_batches
 from ..metrics import accuracy, expected_calibration_error, mean_misconfidence
 from .of_curvature import Ladder, curvature_ladder
@@ -59,6 +60,7 @@ class Sandwich:
         )
 
 
+@undisturbed()
 def direct_sandwich(
     model: nn.Module,
     inputs: Tensor,

@@ -5,6 +5,7 @@ Everything here differentiates with `torch.autograd.grad`, so no `.grad` field i
 
 import warnings
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +17,47 @@ from .._checks import (
     check_inputs,
     check_logits,
 )
+from .._conduct import exact_kernels, in_float64, plain, usable, well_behaved
 
 GRAPH_BYTES = 2**27  # what the graph of one batch may hold; memory peaks at about 4 times that
 LOGIT_ERROR = 2e-6  # relative error of a probability that rounded logits may cause
 
 
-def trainable_parameters(model: nn.Module, inputs: Tensor) -> dict[str, nn.Parameter]:
-    """The parameters that require a gradient, by name, after checking model and inputs."""
-    check_inputs(inputs)
+Parameters = dict[str, nn.Parameter]
+
+
+def prepared(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor, Parameters]:
+    """The model to call, inputs that a graph can hold and the trainable parameters, all checked."""
+    model, inputs, parameters = checked(model, inputs)
+    ready = cast(nn.Module, well_behaved(model, inputs))
+    return ready, inputs, parameters if ready is model else trainable_parameters(ready)
+
+
+def checked(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor, Parameters]:
+    """As `prepared`, without trying out how the model behaves."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"model must be a torch.nn.Module, got {type(model).__name__}: the derivative is one "
+            "in its parameters, so pass the module itself"
+        )
+    check_inputs(inputs, integers=True)
     check_deterministic_model(model)
     check_finite_parameters(model)
+    model = cast(nn.Module, plain(model))
+    parameters = trainable_parameters(model)
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    first, *_ = parameters.values()
+    if inputs.is_floating_point() and inputs.dtype not in dtypes:
+        raise TypeError(f"inputs must have the model's dtype {first.dtype}, got {inputs.dtype}")
+    if inputs.device != first.device:
+        raise ValueError(
+            f"inputs must be on the model's device {first.device}, got {inputs.device}"
+        )
+    return model, usable(inputs), parameters
+
+
+def trainable_parameters(model: nn.Module) -> Parameters:
+    """The parameters that require a gradient, by name, of one dtype and on one device."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         raise ValueError("model must have at least one parameter with requires_grad=True, got none")
@@ -37,18 +69,18 @@ def trainable_parameters(model: nn.Module, inputs: Tensor) -> dict[str, nn.Param
                 f"{first.dtype} on {first.device} and {parameter.dtype} on {parameter.device} "
                 f"in {name!r}"
             )
-    if inputs.dtype != first.dtype:
-        raise TypeError(f"inputs must have the model's dtype {first.dtype}, got {inputs.dtype}")
-    if inputs.device != first.device:
-        raise ValueError(
-            f"inputs must be on the model's device {first.device}, got {inputs.device}"
-        )
+        if parameter.is_inference():
+            raise ValueError(
+                f"model must not be built under torch.inference_mode(), which leaves {name!r} "
+                "without derivatives: build and load it outside"
+            )
     return parameters
 
 
 def evaluate(model: nn.Module, inputs: Tensor) -> Tensor:
     """The model's logits, checked to be finite and of shape (N, K)."""
-    logits = model(inputs)
+    with exact_kernels(model):
+        logits = model(inputs)
     check_logits(logits, "model(inputs)")
     if len(logits) != len(inputs):
         raise ValueError(
@@ -71,13 +103,9 @@ def precise_logits(model: nn.Module, inputs: Tensor, logits: Tensor) -> Tensor:
     largest = float(logits.abs().max())
     if largest * torch.finfo(logits.dtype).eps <= LOGIT_ERROR:
         return logits.double()
-    tensors = {
-        name: value.detach().double() if value.is_floating_point() else value
-        for name, value in [*model.named_parameters(), *model.named_buffers()]
-    }
     try:
-        with torch.no_grad():
-            return torch.func.functional_call(model, tensors, (inputs.double(),)).double()
+        with torch.no_grad(), exact_kernels(model):
+            return in_float64(model, inputs)
     except RuntimeError as error:  # the model itself casts to its own dtype
         warnings.warn(
             f"the model does not run in float64 ({error}); with logits up to {largest:.0f} in "
@@ -177,7 +205,17 @@ class Linearization:
 
     def _differentiate(self, variables: list[Tensor], vector: Tensor) -> list[Tensor]:
         tangents = unflatten(vector, self._parameters)
-        return gradients(self._vjp_of_start, variables, [tangents[index] for index in self._used])
+        try:
+            return gradients(
+                self._vjp_of_start, variables, [tangents[index] for index in self._used]
+            )
+        except RuntimeError as error:
+            if "memory" in str(error):
+                raise
+            raise ValueError(
+                "model must consist of operations that torch can differentiate twice, got one that "
+                f"it cannot ({error}); replace it by a differentiable one"
+            ) from error
 
 
 def gradients(

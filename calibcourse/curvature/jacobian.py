@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from .._checks import check_integer
-from ._network import GRAPH_BYTES, evaluate, gradients, trainable_parameters, try_one_sample
+from .._conduct import exact_kernels, spread, undisturbed
+from ._network import GRAPH_BYTES, Parameters, evaluate, gradients, prepared, try_one_sample
 
 
+@undisturbed()
 def jacobian_grams(model: nn.Module, inputs: Tensor, chunk_size: int | None = None) -> Tensor:
     """The Gram matrix J_i J_iᵀ of every sample's logit Jacobian in the trainable parameters.
 
@@ -44,13 +46,10 @@ def jacobian_grams(model: nn.Module, inputs: Tensor, chunk_size: int | None = No
         tensor([[[26.,  0.],
                  [ 0., 26.]]])
     """
-    parameters = trainable_parameters(model, inputs)
-    if chunk_size is None:
-        chunk_size = max(1, GRAPH_BYTES // gram_bytes_per_sample(model, inputs)[1])
-    check_integer(chunk_size, "chunk_size", 1)
-    return torch.cat([_grams(model, parameters, chunk) for chunk in inputs.split(chunk_size)])
+    return torch.cat(list(gram_blocks(model, inputs, chunk_size)))
 
 
+@undisturbed()
 def jacobian_norms(model: nn.Module, inputs: Tensor, chunk_size: int | None = None) -> Tensor:
     """‖J_i‖_op, the largest singular value of every sample's logit Jacobian; C_J is its maximum.
 
@@ -67,8 +66,39 @@ def jacobian_norms(model: nn.Module, inputs: Tensor, chunk_size: int | None = No
         >>> jacobian_norms(nn.Linear(2, 2, bias=False), torch.tensor([[3.0, 4.0]]))
         tensor([5.])
     """
-    grams = jacobian_grams(model, inputs, chunk_size)
-    return torch.linalg.eigvalsh(grams)[:, -1].clamp(min=0).sqrt()
+    # One block at a time: with 1,000 classes the matrices of 64 samples are 256 MB.
+    return torch.cat([_norms(grams) for grams in gram_blocks(model, inputs, chunk_size)])
+
+
+def gram_blocks(
+    model: nn.Module, inputs: Tensor, chunk_size: int | None = None
+) -> Iterator[Tensor]:
+    """What `jacobian_grams` returns, with its checks, in blocks of about 128 MB."""
+    model, inputs, parameters = prepared(model, inputs)
+    yield from blocks_of_prepared(model, inputs, parameters, chunk_size)
+
+
+def blocks_of_prepared(
+    model: nn.Module, inputs: Tensor, parameters: Parameters, chunk_size: int | None = None
+) -> Iterator[Tensor]:
+    """`gram_blocks` of what `prepared` has checked."""
+    if chunk_size is None:
+        chunk_size = max(1, GRAPH_BYTES // gram_bytes_per_sample(model, inputs)[1])
+    check_integer(chunk_size, "chunk_size", 1)
+    by_sample = _layers_by_sample(model, inputs)
+    waiting: list[Tensor] = []
+    for chunk in inputs.split(chunk_size):
+        waiting.append(_grams(model, parameters, chunk, by_sample))
+        if sum(grams.nbytes for grams in waiting) >= GRAPH_BYTES:
+            yield torch.cat(waiting)
+            waiting = []
+    if waiting:
+        yield torch.cat(waiting)
+
+
+def _norms(grams: Tensor) -> Tensor:
+    widened = grams.to(torch.promote_types(grams.dtype, torch.float32))  # no eigenvalues in half
+    return torch.linalg.eigvalsh(widened)[:, -1].clamp(min=0).sqrt().to(grams.dtype)
 
 
 def gram_bytes_per_sample(model: nn.Module, inputs: Tensor) -> tuple[int, int]:
@@ -89,14 +119,40 @@ class _Call:
     output: GradientEdge
 
 
-def _grams(model: nn.Module, parameters: dict[str, nn.Parameter], inputs: Tensor) -> Tensor:
+def _grams(model: nn.Module, parameters: Parameters, inputs: Tensor, by_sample: set[int]) -> Tensor:
+    """Gram matrices of a chunk; `by_sample` are the layers of `_layers_by_sample`."""
     with torch.enable_grad(), _recorded_linear_calls(model) as calls:
         logits = evaluate(model, inputs)
-        calls = _factorising(calls, logits, len(inputs))
+        calls = [c for c in _factorising(calls, logits, len(inputs)) if id(c.module) in by_sample]
         grams = _factorised_share(calls, logits)
     done = {id(p) for call in calls for p in call.module.parameters()}
     rest = {name: p.detach() for name, p in parameters.items() if id(p) not in done}
     return grams + _generic_share(model, rest, inputs) if rest else grams
+
+
+def _layers_by_sample(model: nn.Module, inputs: Tensor) -> set[int]:
+    """The linear layers, by id, whose row i serves sample i and no other.
+
+    As many rows as samples may be chance: prototypes of N classes, or the same rows in another
+    order. So a few samples are run, and row j of a layer must have no part in the logits of
+    sample i ≠ j.
+    """
+    few = inputs[spread(len(inputs), inputs.device, 3)]
+    if len(few) == 1:
+        few = few.expand(2, *few.shape[1:])
+    with torch.enable_grad(), _recorded_linear_calls(model) as calls:
+        logits = evaluate(model, few)
+        calls = _factorising(calls, logits, len(few))
+        # Weighted: the plain sum of a sample's logits may be constant.
+        totals = (logits @ torch.arange(1, 1 + logits.shape[1]).to(logits)).unbind()
+    mixing: set[int] = set()
+    edges = [call.output for call in calls]
+    for sample, logit in enumerate(totals) if calls else ():
+        others = torch.arange(len(few), device=inputs.device) != sample
+        for call, rows in zip(calls, gradients(logit, edges), strict=True):
+            if rows[others].any():
+                mixing.add(id(call.module))
+    return {id(call.module) for call in calls} - mixing
 
 
 @contextmanager
@@ -185,6 +241,20 @@ def _generic_share(model: nn.Module, rest: dict[str, Tensor], inputs: Tensor) ->
         return torch.func.functional_call(model, parameters, (sample[None],))[0]
 
     per_sample = torch.func.vmap(torch.func.jacrev(logits_of), in_dims=(None, 0))
-    with torch.no_grad():  # the other parameters need no graph
-        jacobians = [j.flatten(2) for j in per_sample(rest, inputs).values()]  # (N, K, size) each
-    return sum(j @ j.mT for j in jacobians)
+    with torch.no_grad(), exact_kernels(model):  # the other parameters need no graph
+        try:
+            jacobians = list(per_sample(rest, inputs).values())
+        except Exception:  # data-dependent shapes, recurrent kernels, scripted modules ...
+            return torch.cat([_share_of_one(model, rest, sample) for sample in inputs.split(1)])
+    blocks = [j.flatten(2) if j.ndim > 2 else j[:, :, None] for j in jacobians]  # (N, K, size)
+    return sum(j @ j.mT for j in blocks)
+
+
+def _share_of_one(model: nn.Module, rest: dict[str, Tensor], sample: Tensor) -> Tensor:
+    """The same for one sample, (1, K, K), by K backward passes: what every model can do."""
+    own = dict(model.named_parameters())
+    with torch.enable_grad():
+        logits = evaluate(model, sample)[0]
+        rows = [gradients(logit, [own[name] for name in rest]) for logit in logits]
+    blocks = [torch.stack([part.flatten() for part in parts]) for parts in zip(*rows, strict=True)]
+    return torch.stack([j @ j.mT for j in blocks]).sum(0)[None]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_integer, check_real
+from .._conduct import undisturbed
 from .operators import SymmetricOperator
 
 WARM_NOISE = 0.3  # norm of the noise added to a unit start vector
@@ -140,6 +141,7 @@ def top_eigenpairs(
     return _lanczos(operator, k, v0, tol, 100 * k if max_matvecs is None else max_matvecs, seed)
 
 
+@undisturbed()
 def _lanczos(
     operator: SymmetricOperator, k: int, v0: Tensor | None, tol: float, max_matvecs: int, seed: int
 ) -> list[Eigenpair]:
@@ -151,7 +153,7 @@ def _lanczos(
     projected = torch.zeros(0, 0, dtype=torch.float64)
     unit = 0.0
     for done in range(1, max_matvecs + 1):
-        product = operator.matvec(basis[done - 1]).detach()
+        product = operator.matvec(basis[done - 1].to(operator.dtype)).detach().to(basis.dtype)
         # Squares of the entries of G at margin 40 are about 1e-40, below float32: work with A/unit.
         unit = unit or float(product.abs().max())
         coefficients = basis.extend(product / unit if unit else product, eps)
@@ -187,7 +189,7 @@ def _lanczos(
             ConvergenceWarning,
             stacklevel=3,
         )
-    vectors = basis.combine(weights)
+    vectors = basis.combine(weights).to(operator.dtype)
     return [
         Eigenpair(unit * float(value), vector, unit * float(residual), done, bool(converged))
         for value, vector, residual, converged in zip(
@@ -220,6 +222,7 @@ class _Basis:
 
     def __init__(self, start: Tensor):
         self._rows, self._count = torch.empty_like(start), 0
+        self.dtype = start.dtype
         for vector in start:
             self.extend(vector, drop=0.0)
 
@@ -264,10 +267,12 @@ def _start(operator: SymmetricOperator, k: int, v0: Tensor | None, seed: int) ->
     check_integer(seed, "seed", 0)
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
     noise = torch.randn(k, operator.shape[0], generator=generator)
-    noise = (noise / noise.norm(dim=1, keepdim=True)).to(operator.device, operator.dtype)
+    # In half precision vectors are not orthogonal enough: the basis is wider than the products.
+    wide = torch.promote_types(operator.dtype, torch.float32)
+    noise = (noise / noise.norm(dim=1, keepdim=True)).to(operator.device, wide)
     if v0 is None:
         return noise
-    guess = v0.detach().to(operator.device, operator.dtype)
+    guess = v0.detach().to(operator.device, wide)
     return guess / guess.norm(dim=1, keepdim=True) + WARM_NOISE * noise
 
 

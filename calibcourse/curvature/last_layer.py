@@ -7,7 +7,7 @@ Gauss–Newton matrix needs no differentiation: mean of H_i ⊗ (a_i a_iᵀ) (TH
 import torch
 from torch import Tensor, nn
 
-from ._network import GRAPH_BYTES, evaluate, precise_logits, trainable_parameters, try_one_sample
+from ._network import GRAPH_BYTES, evaluate, precise_logits, prepared, try_one_sample
 from .jacobian import _factorising, _recorded_linear_calls
 from .logit_hessian import logit_hessian_product
 from .operators import SymmetricOperator
@@ -43,7 +43,7 @@ def logits_and_last_features(model: nn.Module, inputs: Tensor) -> tuple[Tensor, 
         logits (N, K); features (N, width), a_i with a 1 appended for the bias, or None; the reason
         why the lower rungs are missing, empty where they are not.
     """
-    trainable_parameters(model, inputs)  # checks both
+    model, inputs, _ = prepared(model, inputs)
     size = max(1, GRAPH_BYTES // try_one_sample(model, inputs)[1])
     logits, features, reasons = [], [], []
     for batch in inputs.split(size):
@@ -67,6 +67,7 @@ def logits_and_last_features(model: nn.Module, inputs: Tensor) -> tuple[Tensor, 
 
 def logits_in_batches(model: nn.Module, inputs: Tensor) -> Tensor:
     """Logits (N, K), float64, in batches and without a graph."""
+    model, inputs, _ = prepared(model, inputs)
     size = max(1, GRAPH_BYTES // try_one_sample(model, inputs)[1])
     with torch.no_grad():
         return torch.cat([evaluate(model, batch) for batch in inputs.split(size)]).double()

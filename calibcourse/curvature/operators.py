@@ -9,20 +9,22 @@ J_i is the K × d Jacobian of the logits, H_i the Hessian of the loss in the log
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from copy import copy
 from functools import partial
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from .._checks import check_choice, check_integer, check_target
-from ._network import (
-    GRAPH_BYTES,
-    Linearization,
-    trainable_parameters,
-    try_one_sample,
-)
+from .._conduct import spread, undisturbed, usable
+from ._network import GRAPH_BYTES, Linearization, checked, prepared, try_one_sample
+from ._point import Point
 from .logit_hessian import LOSSES, _product, logit_gradient
+
+# How far vᵀHw and wᵀHv may be apart, in lengths of H v: rounding is 1e-15 and 1e-6 of it, and 1e-3
+# in TF32; a wrong derivative is off by some per cent at least.
+SYMMETRY = {torch.float64: 1e-7, torch.float32: 4e-3}
 
 
 class SymmetricOperator(ABC):
@@ -87,6 +89,7 @@ class MatrixOperator(SymmetricOperator):
 class _NetworkOperator(SymmetricOperator):
     """What both curvature operators share: checks, batches, and the graph that is kept."""
 
+    @undisturbed()
     def __init__(
         self,
         model: nn.Module,
@@ -98,53 +101,69 @@ class _NetworkOperator(SymmetricOperator):
         check_choice(loss, "loss", LOSSES)
         if batch_size is not None:
             check_integer(batch_size, "batch_size", 1)
-        self.parameters = trainable_parameters(model, inputs)
-        n_classes, graph_bytes = try_one_sample(model, inputs)
-        if target is not None:
-            check_target(target, len(inputs), n_classes)
-        self.model, self.inputs, self.target, self.loss = model, inputs, target, loss
-        self.batch_size = batch_size or max(1, GRAPH_BYTES // graph_bytes)
+        self.loss, self._asked_batch_size = loss, batch_size
+        self.model, self.inputs, self.parameters = prepared(model, inputs)
         first, *_ = self.parameters.values()
         size = sum(p.numel() for p in self.parameters.values())
         self.shape, self.dtype, self.device = (size, size), first.dtype, first.device
-        self._versions = self._parameter_versions()
+        self._take(target)
+
+    @undisturbed()
+    def at(self, inputs: Tensor, target: Tensor) -> Self:
+        """The operator of other samples, without trying out the model once more."""
+        other = copy(self)
+        other.model, other.inputs, _ = checked(self.model, inputs)
+        other._take(target)
+        return other
+
+    def _take(self, target: Tensor | None) -> None:
+        n_classes, graph_bytes = try_one_sample(self.model, self.inputs)
+        if target is not None:
+            check_target(target, len(self.inputs), n_classes)
+            target = usable(target)
+        self.target = target
+        self.batch_size = self._asked_batch_size or max(1, GRAPH_BYTES // graph_bytes)
+        self._point = Point(self.model, (self.inputs, target))
         # One batch: its graph is kept and every product reuses it. More: each product rebuilds one
         # graph after another, at about twice the time, so that memory stays that of one batch.
-        self._kept = self._linearize(0) if len(inputs) <= self.batch_size else None
+        whole = len(self.inputs) <= self.batch_size
+        self._kept = self._linearize(slice(0, self.batch_size)) if whole else None
 
+    @undisturbed()
     def matvec(self, vector: Tensor) -> Tensor:
         """The product with a vector (d,), in the order of `model.parameters()`.
 
         Raises:
-            ValueError, TypeError: wrong length, dtype or device.
-            RuntimeError: the model's parameters have changed since the operator was built.
+            ValueError, TypeError: wrong length, dtype or device; an operation in the model that
+                torch cannot differentiate twice.
+            RuntimeError: parameters, buffers, modes or samples have changed since the operator was
+                built (single entries that were written through `.data` may escape).
         """
         self._check_vector(vector)
         return self._mean(lambda point: self._product(point, vector))
 
     def _mean(self, batch_sum: Callable[[Linearization], Tensor]) -> Tensor:
-        if self._versions != self._parameter_versions():
+        if what := self._point.changed():
             raise RuntimeError(
-                "the model's parameters have changed since this operator was built; "
+                f"the model's {what} have changed since this operator was built; "
                 "an operator describes one point: build a new one"
             )
         if self._kept is not None:
             return batch_sum(self._kept) / len(self.inputs)
         # Each graph is freed before the next is built: no name may hold on to it.
-        starts = range(0, len(self.inputs), self.batch_size)
-        total = sum(batch_sum(self._linearize(start)) for start in starts)
+        batches = (
+            slice(start, start + self.batch_size)
+            for start in range(0, len(self.inputs), self.batch_size)
+        )
+        total = sum(batch_sum(self._linearize(batch)) for batch in batches)
         return cast(Tensor, total) / len(self.inputs)
 
-    def _linearize(self, start: int) -> Linearization:
-        batch = slice(start, start + self.batch_size)
+    def _linearize(self, samples: slice | Tensor) -> Linearization:
         parameters = list(self.parameters.values())
         if self.target is None:
-            return Linearization(self.model, parameters, self.inputs[batch])
-        slope = partial(logit_gradient, target=self.target[batch], loss=self.loss)
-        return Linearization(self.model, parameters, self.inputs[batch], cotangent=slope)
-
-    def _parameter_versions(self) -> list[int]:
-        return [parameter._version for parameter in self.parameters.values()]
+            return Linearization(self.model, parameters, self.inputs[samples])
+        slope = partial(logit_gradient, target=self.target[samples], loss=self.loss)
+        return Linearization(self.model, parameters, self.inputs[samples], cotangent=slope)
 
     @abstractmethod
     def _product(self, point: Linearization, vector: Tensor) -> Tensor:
@@ -229,7 +248,9 @@ class Hessian(_NetworkOperator):
         batch_size: int | None = None,
     ):
         super().__init__(model, inputs, target, loss, batch_size)
+        self._check_symmetric()
 
+    @undisturbed()
     def gradient(self) -> Tensor:
         """Gradient of the mean loss, (d,): Jᵀ ∂ℓ/∂z, left over from building the graph."""
         return self._mean(Linearization.vjp)
@@ -237,3 +258,27 @@ class Hessian(_NetworkOperator):
     def _product(self, point: Linearization, vector: Tensor) -> Tensor:
         jvp, curvature = point.jvp_and_curvature(vector)
         return point.vjp(_product(point.logits, jvp, self.loss)) + curvature
+
+    @undisturbed()
+    def _check_symmetric(self) -> None:
+        """Require vᵀHw = wᵀHv for two random vectors, on a few samples: derivatives can be wrong.
+
+        The matrix of a wrong derivative A differs from its transpose by about as much as A is
+        wrong, and vᵀ(A - Aᵀ)w is of that size times the length of A w.
+        """
+        few = self._linearize(spread(len(self.inputs), self.device))
+        generator = torch.Generator().manual_seed(0)  # on the CPU: the same on every device
+        draws = (torch.rand(2, self.shape[0], generator=generator) - 0.5) * 12**0.5  # variance 1
+        v, w = draws.to(self.device, self.dtype)
+        products = [self._product(few, vector).cpu().double() for vector in (v, w)]
+        unit = float(products[1].abs().max()) or 1.0  # products near 1e-300 have squares of 0
+        hv, hw = (product / unit for product in products)
+        apart = float((v.cpu().double() @ hw - w.cpu().double() @ hv).abs())
+        size = float(hv.norm() + hw.norm())
+        if apart > SYMMETRY.get(self.dtype, 0.1) * size:
+            raise ValueError(
+                "model must consist of operations whose second derivative torch has right, but its "
+                f"Hessian is not symmetric (vᵀHw and wᵀHv are {apart / size:.0%} of a product's "
+                "length apart). torch's weight_norm is such an operation: compute the weight from "
+                "g and v by plain operations instead, or take GaussNewton, which is right here"
+            )

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .._conduct import undisturbed
 from .lanczos import Eigenpair, top_eigenpair
 from .operators import GaussNewton, Hessian
 
@@ -114,6 +115,7 @@ class WarmSharpness:
         self.vector, self.calls = state["vector"], int(state["calls"])
 
 
+@undisturbed()
 def batch_sharpness(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -145,9 +147,11 @@ def batch_sharpness(
         2.0
     """
     quotients, n_batches = [], 0
+    hessian: Hessian | None = None
     for inputs, target in batches:
         n_batches += 1
-        hessian = Hessian(model, inputs, target, loss)
+        # The first tries the model out; the others are of the same model.
+        hessian = hessian.at(inputs, target) if hessian else Hessian(model, inputs, target, loss)
         gradient = hessian.gradient()
         largest = gradient.abs().max()
         if largest > 0:

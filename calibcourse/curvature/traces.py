@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from .._checks import check_integer
+from .._conduct import undisturbed
 from ._network import evaluate, precise_logits
-from .jacobian import gram_bytes_per_sample, jacobian_grams
+from .jacobian import blocks_of_prepared, gram_bytes_per_sample
 from .logit_hessian import logit_hessian
 from .operators import GaussNewton, SymmetricOperator
 
@@ -39,6 +40,7 @@ class Trace:
         return f"Trace(value={self.value:.6g}, {spread}, matvecs={self.matvecs})"
 
 
+@undisturbed()
 def trace(
     operator: SymmetricOperator, max_matvecs: int = 60, exact: bool | None = None, seed: int = 0
 ) -> Trace:
@@ -93,8 +95,9 @@ def _gauss_newton_trace(operator: GaussNewton) -> float:
     for batch in operator.inputs.split(operator.batch_size):
         with torch.no_grad():
             logits = precise_logits(operator.model, batch, evaluate(operator.model, batch))
-        grams = jacobian_grams(operator.model, batch)
-        total += float((logit_hessian(logits, operator.loss) * grams).double().sum())
+        for grams in blocks_of_prepared(operator.model, batch, operator.parameters):
+            some, logits = logits[: len(grams)], logits[len(grams) :]
+            total += float((logit_hessian(some, operator.loss) * grams).double().sum())
     return total / len(operator.inputs)
 
 
@@ -105,15 +108,18 @@ def _hutch_plus_plus(operator: SymmetricOperator, n_vectors: int, seed: int) -> 
         draws = torch.randint(0, 2, (n_vectors, operator.shape[0]), generator=generator)
         return (2 * draws - 1).to(operator.device, operator.dtype)
 
-    def quadratic_forms(vectors: Tensor) -> Tensor:
-        products = torch.stack([operator.matvec(vector) for vector in vectors])
-        return (vectors.double() * products.double()).sum(1)
+    def products(vectors: Tensor) -> Tensor:
+        return torch.stack([operator.matvec(vector.to(operator.dtype)) for vector in vectors])
 
-    sketch = torch.stack([operator.matvec(vector) for vector in signs()])
+    def quadratic_forms(vectors: Tensor) -> Tensor:
+        return (vectors.double() * products(vectors).double()).sum(1)
+
+    sketch = products(signs())
+    sketch = sketch.to(torch.promote_types(sketch.dtype, torch.float32))  # half has no QR
     largest = sketch.abs().max()  # squares of entries near 1e-20 would vanish in float32
     range_ = torch.linalg.qr((sketch / largest.clamp(min=torch.finfo(sketch.dtype).tiny)).T).Q.T
     inside = quadratic_forms(range_)
-    probes = signs()
+    probes = signs().to(range_.dtype)
     outside = quadratic_forms(probes - (probes @ range_.T) @ range_)
     error = float(outside.std() / n_vectors**0.5) if n_vectors > 1 else float("nan")
     value = float(inside.sum() + outside.mean())
