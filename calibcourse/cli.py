@@ -7,7 +7,8 @@ To add a command: a function from parsed arguments to an exit status, a parser i
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__
@@ -111,6 +112,15 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--undo", action="store_true", help="take the address out again")
     publish.set_defaults(run=_publish)
 
+    site = commands.add_parser("site", help="make a static site of the course")
+    site.add_argument("--out", metavar="DIR", default="artefacts/site", help="(%(default)s)")
+    site.set_defaults(run=_site)
+
+    kit = commands.add_parser("kit", help="make a page to teach a lesson from")
+    kit.add_argument("number", metavar="NN", help="lesson")
+    kit.add_argument("--out", metavar="PATH", help="the page (artefacts/kit_NN.html)")
+    kit.set_defaults(run=_kit)
+
     audit = commands.add_parser("audit", help="the calibration of any model, from its logits")
     add_audit_arguments(audit)
     audit.set_defaults(run=_audit)
@@ -206,6 +216,39 @@ def _publish(options: argparse.Namespace) -> int:
         print("\nFor a JupyterHub with nbgitpuller, its address followed by")
         print(f"  {parse_address(options.repo, options.ref).pull_link(first_lesson(root))}")
     return 0
+
+
+def _site(options: argparse.Namespace) -> int:
+    with _extra("site"):
+        from .course.site import site
+
+    site(_source_folder(), Path(options.out))
+    return 0
+
+
+def _kit(options: argparse.Namespace) -> int:
+    from ._files import write_atomically
+
+    with _extra("site"):
+        from .course.kit import kit
+
+    path = Path(options.out or f"artefacts/kit_{options.number}.html")
+    text = kit(_source_folder(), options.number)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode())
+    print(f"wrote {path}")
+    return 0
+
+
+@contextmanager
+def _extra(name: str) -> Iterator[None]:
+    """Name the remedy where a package of an optional extra is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"needs {error.name}, which is not installed: run `pip install -e '.[{name}]'`"
+        ) from None
 
 
 def _audit(options: argparse.Namespace) -> int:

@@ -1,0 +1,9 @@
+"""`calibcourse site`: the course as a static site that needs no kernel and asks nobody.
+
+`generate.py` writes the pages' sources and lets Sphinx make HTML of them; `lessons.py` turns a
+stored notebook into a page, `explorers.py` an explorer into pictures behind sliders.
+"""
+
+from .generate import site
+
+__all__ = ["site"]

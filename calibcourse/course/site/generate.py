@@ -1,0 +1,246 @@
+"""The sources of the site's pages, and Sphinx, which makes HTML of them.
+
+Sphinx with MyST-NB reads notebooks and Markdown as they are stored, its autodoc and viewcode make
+the reference and show the sources, and Furo is a theme that fetches nothing from elsewhere.
+"""
+
+import io
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import nbformat
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+import calibcourse
+
+from ..build import read_notebook
+from ..kit import kit
+from ..source import SOLUTION, course_map, find_sources, notebook_path
+from .explorers import MOVING, film, moving_html
+from .lessons import FIGURES, lesson_page, without_remote_pictures
+
+EXPLORERS = "explorers"  # the folder of their pictures, within `_static`
+MARK = ".buildinfo"  # Sphinx's, by which a site is known
+_HERE = "calibcourse.course.site"
+_BENCHMARKS = re.compile(r"<!-- benchmarks -->\n(.*?)<!-- /benchmarks -->", re.S)
+_COMMENT = re.compile(r"<!--.*?-->\n?", re.S)
+_LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+_OPTIONS = {
+    "extensions": [
+        "myst_nb",
+        "sphinx.ext.autodoc",
+        "sphinx.ext.napoleon",
+        "sphinx.ext.viewcode",
+        "sphinx.ext.githubpages",
+        f"{_HERE}.mathml",
+    ],
+    "html_theme": "furo",
+    "html_math_renderer": "mathml",
+    "html_css_files": ["site.css"],
+    "html_js_files": [("explorer.js", {"defer": "defer"})],
+    "html_copy_source": False,
+    "html_show_sourcelink": False,
+    "html_show_copyright": False,
+    "pygments_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+    "nb_execution_mode": "off",
+    "nb_render_markdown_format": "myst",
+    "myst_enable_extensions": ["dollarmath", "html_image"],
+    "default_role": "code",  # docstrings mark code by single backticks
+    "autodoc_member_order": "bysource",
+    "autodoc_preserve_defaults": True,
+    "napoleon_use_ivar": True,
+    "add_module_names": False,
+    "python_maximum_signature_line_length": 80,
+    "language": "en",
+}
+
+
+def site(root: Path, out: Path, log: Callable[[str], None] = print) -> None:
+    """Write the site of a course.
+
+    Args:
+        root: the folder that holds `lessons/` and `solutions/`, built.
+        out: a new or empty folder, or an earlier site, which is replaced.
+        log: told what Sphinx found amiss, and what was written.
+
+    Raises:
+        ValueError: `out` holds something else, or a notebook is missing.
+        OSError: it cannot be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / MARK).exists():
+        raise ValueError(f"{out} holds something that is no site: choose a new or an empty folder")
+    with tempfile.TemporaryDirectory() as scratch:
+        source, made = Path(scratch, "source"), Path(scratch, "site")
+        title = write_sources(root, source)
+        for line in run_sphinx(source, made, title).splitlines():
+            log(line.replace(f"{source}/", ""))
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(made, out)
+    log(f"wrote {out / 'index.html'}")
+
+
+def write_sources(root: Path, source: Path) -> str:
+    """Everything that Sphinx reads, and the title of the course.
+
+    Args:
+        root: the folder of the course.
+        source: a new folder.
+    """
+    lessons = find_sources(root)
+    for path in lessons:
+        _write_lesson(notebook_path(path, SOLUTION), source)
+        target = source / "extra" / "teaching" / f"{path.stem}.html"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(kit(root, path.name[:2]), encoding="utf-8")
+    names = [path.stem for path in lessons]
+    pages = ["theory"]
+    theory = resources.files(calibcourse).joinpath("THEORY.md").read_text(encoding="utf-8")
+    _write(source / "theory.md", theory)
+    if benchmarks := _benchmarks(root, source):
+        _write(source / "benchmarks.md", f"# Beside other libraries\n\n{benchmarks}")
+        pages.append("benchmarks")
+    _write(source / "teaching.md", _teaching(names, lessons))
+    modules = public_modules()
+    for module in modules:
+        _write(source / "reference" / f"{module}.rst", _reference(module))
+    _write(source / "reference/index.md", _reference_index(modules))
+    title, introduction = _introduction(root, source)
+    toctrees = (
+        _toctree("Lessons", [f"lessons/{name}" for name in names])
+        + _toctree("Teaching", ["teaching"])
+        + _toctree("Behind it", [*pages, "reference/index"])
+    )
+    table = course_map(root / SOLUTION).replace("](", "](lessons/")
+    _write(source / "index.md", f"# {title}\n\n{introduction}\n\n## The lessons\n\n{table}\n{toctrees}")
+    return title
+
+
+def _write_lesson(path: Path, source: Path) -> None:
+    if not path.exists():
+        raise ValueError(f"{path} is missing: run `calibcourse build {path.name[:2]}`")
+
+    def explorer(name: str) -> str | None:
+        if name not in MOVING:
+            return None
+        make, moved = MOVING[name]
+        html, pictures = moving_html(*film(make(), moved), f"../_static/{EXPLORERS}")
+        for file, png in pictures.items():
+            _write(source / "static" / EXPLORERS / file, png)
+        return html
+
+    page = lesson_page(read_notebook(path), path.stem, explorer)
+    folder = source / "lessons"
+    for file, png in page.figures.items():
+        _write(folder / FIGURES / file, png)
+    _write(folder / path.name, nbformat.writes(page.notebook))
+
+
+def run_sphinx(source: Path, made: Path, title: str) -> str:
+    """Let Sphinx make the pages.
+
+    Returns:
+        Its warnings, a line each.
+    """
+    static = [str(resources.files(_HERE) / "static")]
+    if (source / "static").exists():
+        static.append(str(source / "static"))
+    options = _OPTIONS | {
+        "project": title,
+        "html_title": title,
+        "html_static_path": static,
+        "html_extra_path": [str(source / "extra")],
+        "exclude_patterns": ["extra", "static"],
+    }
+    warnings = io.StringIO()
+    with patch_docutils(), docutils_namespace():
+        Sphinx(
+            srcdir=source,
+            confdir=None,
+            outdir=made,
+            doctreedir=source.parent / "doctrees",
+            buildername="html",
+            confoverrides=options,
+            status=None,
+            warning=warnings,
+        ).build()
+    return warnings.getvalue()
+
+
+def public_modules() -> list[str]:
+    """The modules of the package from which `import calibcourse` takes its names."""
+    objects = (getattr(calibcourse, name) for name in calibcourse.__all__)
+    return sorted({thing.__module__.split(".")[1] for thing in objects})
+
+
+def _introduction(root: Path, source: Path) -> tuple[str, str]:
+    """The README's title, and what stands before its first section."""
+    readme = root / "README.md"
+    text = _COMMENT.sub("", readme.read_text(encoding="utf-8")).partition("\n## ")[0]
+    title, _, rest = text.strip().partition("\n")
+    return title.removeprefix("# "), _local(rest.strip(), readme.parent, source)
+
+
+def _benchmarks(root: Path, source: Path) -> str | None:
+    for page in [root / "README.md", *sorted((root / ".github").rglob("*.md"))]:
+        if page.exists() and (found := _BENCHMARKS.search(page.read_text(encoding="utf-8"))):
+            return _local(found[1], page.parent, source)
+    return None
+
+
+def _local(text: str, folder: Path, source: Path) -> str:
+    """Markdown of the repository for the site: its pictures come along, other links are text."""
+
+    def link(found: re.Match) -> str:
+        picture, words, target = found.groups()
+        if "://" in target or re.fullmatch(r"lessons/\w+\.ipynb", target):
+            return found[0]
+        if picture:
+            file = Path(FIGURES, Path(target).name)
+            _write(source / file, (folder / target).read_bytes())
+            return f"![{words}]({file.as_posix()})"
+        return words
+
+    return _LINK.sub(link, without_remote_pictures(text))
+
+
+def _teaching(names: list[str], lessons: list[Path]) -> str:
+    items = "\n".join(
+        f'<li><a href="teaching/{name}.html">Lesson {name.replace("_", " ")}</a></li>'
+        for name in names
+    )
+    return (
+        "# Teaching kits\n\nFor each lesson one page to print or to project: a plan of 90 minutes, "
+        "the questions to predict, the mistakes of each exercise with the sentence that helps, and "
+        "a slide per figure. `calibcourse kit NN` makes the same page.\n\n"
+        f"```{{raw}} html\n<ul>\n{items}\n</ul>\n```\n"
+    )
+
+
+def _reference(module: str) -> str:
+    name = f"calibcourse.{module}"
+    return f"{module}\n{'=' * len(module)}\n\n.. automodule:: {name}\n   :members:\n"
+
+
+def _reference_index(modules: list[str]) -> str:
+    return (
+        "# Reference\n\nWhat `import calibcourse as cc` names, by module. Logits come first and are "
+        "always logits; *[source]* beside a name leads to its code.\n\n"
+        + _toctree("", modules, hidden=False)
+    )
+
+
+def _toctree(caption: str, pages: list[str], hidden: bool = True) -> str:
+    options = [":maxdepth: 1", *([f":caption: {caption}"] if caption else [])]
+    options += [":hidden:"] if hidden else []
+    return "\n```{toctree}\n" + "\n".join([*options, "", *pages]) + "\n```\n"
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
