@@ -106,7 +106,9 @@ def kit(root: Path, number: str) -> str:
     path = notebook_path(source, SOLUTION)
     if not path.exists():
         raise ValueError(f"{path} is missing: run `calibcourse build {number}`")
-    exercises = {exercise.name: exercise for exercise in all_exercises() if exercise.lesson == number}
+    exercises = {
+        exercise.name: exercise for exercise in all_exercises() if exercise.lesson == number
+    }
     title, sections = read_lesson(read_notebook(path), exercises)
     return page(f"Teaching kit · {title}", _body(sections, plan(sections)))
 
@@ -136,9 +138,7 @@ def read_lesson(
 def _with_prose(section: Section, text: str) -> Section:
     asked = tuple((part, ()) for part in re.split(r"\n\s*\n", text) if "**Predict" in part)
     words = count_words([NotebookNode(cell_type="markdown", source=text)])
-    return replace(
-        section, words=section.words + words, predictions=section.predictions + asked
-    )
+    return replace(section, words=section.words + words, predictions=section.predictions + asked)
 
 
 def _with_code(section: Section, cell: NotebookNode, exercises: dict[str, Exercise]) -> Section:
@@ -216,7 +216,9 @@ def _plan(made: Plan) -> list[Html]:
         rows.append((f"{made.minutes}–{CLASS_MINUTES}", "Questions, and what took longer", ""))
     parts = [table(("minute", "section", "what"), rows)]
     if spare < 0:
-        parts.append(tag("p", f"It takes {-spare} minutes more than a class: let it be read before."))
+        parts.append(
+            tag("p", f"It takes {-spare} minutes more than a class: let it be read before.")
+        )
     left = [f"Exercise “{e.title}” ({e.minutes} min)" for e in made.exercises_left]
     left += [f"To read: {s.title} ({s.reading} min)" for s in made.sections_left]
     if left:

@@ -63,9 +63,7 @@ class Control:
     start: int
 
 
-def film(
-    explorer: widgets.Explorer, moved: Sequence[str]
-) -> tuple[list[Control], list[Picture]]:
+def film(explorer: widgets.Explorer, moved: Sequence[str]) -> tuple[list[Control], list[Picture]]:
     """Every picture that some controls of an explorer lead to.
 
     Args:

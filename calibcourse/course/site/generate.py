@@ -36,8 +36,6 @@ _OPTIONS = {
         "sphinx.ext.autodoc",
         "sphinx.ext.napoleon",
         "sphinx.ext.viewcode",
-        "sphinx.ext.githubpages",
-        f"{_HERE}.mathml",
     ],
     "html_theme": "furo",
     "html_math_renderer": "mathml",
@@ -117,7 +115,9 @@ def write_sources(root: Path, source: Path) -> str:
         + _toctree("Behind it", [*pages, "reference/index"])
     )
     table = course_map(root / SOLUTION).replace("](", "](lessons/")
-    _write(source / "index.md", f"# {title}\n\n{introduction}\n\n## The lessons\n\n{table}\n{toctrees}")
+    _write(
+        source / "index.md", f"# {title}\n\n{introduction}\n\n## The lessons\n\n{table}\n{toctrees}"
+    )
     return title
 
 
@@ -229,8 +229,8 @@ def _reference(module: str) -> str:
 
 def _reference_index(modules: list[str]) -> str:
     return (
-        "# Reference\n\nWhat `import calibcourse as cc` names, by module. Logits come first and are "
-        "always logits; *[source]* beside a name leads to its code.\n\n"
+        "# Reference\n\nWhat `import calibcourse as cc` names, by module. Logits come first"
+        " and are always logits. *[source]* beside a name leads to its code.\n\n"
         + _toctree("", modules, hidden=False)
     )
 

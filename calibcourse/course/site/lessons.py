@@ -16,7 +16,9 @@ FIGURES = "figures"  # the folder beside the lessons' pages
 _SOLUTION = re.compile(r"^ex\.\w+\.check\(", re.M)
 _EXPLORER = re.compile(r"^widgets\.(\w+)\(", re.M)
 _REMOTE_PICTURE = re.compile(r"!\[([^\]]*)\]\(https?://[^)]*\)")
-_PLACEHOLDER = "*{}: in the notebook its sliders stand here. The figure shows the same at a glance.*"
+_PLACEHOLDER = (
+    "*{}: in the notebook its sliders stand here. The figure shows the same at a glance.*"
+)
 
 
 @dataclass
@@ -111,12 +113,12 @@ def _replaced(output: NotebookNode, kind: str, content: str) -> NotebookNode:
 
 
 def only_draws(source: str) -> bool:
-    """Whether a cell's code makes a picture and nothing else that a reader would look for.
+    r"""Whether a cell's code makes a picture and nothing else that a reader would look for.
 
     Example:
-        >>> only_draws("fig, (ax,) = plots.figure(1)\\nax.set_title('x')\\nplots.show(fig, alt='x')")
+        >>> only_draws("fig, (ax,) = plots.figure(1)\nplots.show(fig, alt='x')")
         True
-        >>> only_draws("plots.show(fig, alt='x')\\nclaim('it holds', True)")
+        >>> only_draws("plots.show(fig, alt='x')\nclaim('it holds', True)")
         False
     """
     try:

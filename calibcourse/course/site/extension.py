@@ -1,0 +1,54 @@
+"""What Sphinx is told of the course: formulas become MathML, and docstrings are nearly Markdown."""
+
+import re
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+from ..formulas import mathml
+
+
+def _inline(translator, node: nodes.math) -> None:
+    translator.body.append(mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def _block(translator, node: nodes.math_block) -> None:
+    # A long formula is scrolled within its own line, by keyboard too.
+    opened = '<div class="formula" role="group" aria-label="formula" tabindex="0">'
+    translator.body.append(f"{opened}{mathml(node.astext(), display=True)}</div>\n")
+    raise nodes.SkipNode
+
+
+def as_restructured(lines: list[str]) -> list[str]:
+    r"""A docstring's lines for reStructuredText: a bar is a bar, and a table is shown as written.
+
+    Example:
+        >>> as_restructured(["mean |u - err|", "", ">>> a | b"])
+        ['mean \\|u - err\\|', '', '>>> a | b']
+    """
+    found: list[str] = []
+    for line in lines:
+        if line.startswith("|"):
+            if not (found and found[-1].startswith("    |")):
+                found += ["", "::", ""]
+            found.append(f"    {line}")
+        elif re.match(r"\s*(>>>|\.\.\. |\.\. )", line):
+            found.append(line)
+        else:
+            if found and found[-1].startswith("    |"):
+                found.append("")
+            found.append(line.replace("|", r"\|"))
+    return found
+
+
+def _docstring(app: Sphinx, what: str, name: str, thing: object, options, lines: list[str]) -> None:
+    lines[:] = as_restructured(lines)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Tell Sphinx of both."""
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
+    # After napoleon, which reads the docstring as it was written.
+    app.connect("autodoc-process-docstring", _docstring, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
