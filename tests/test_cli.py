@@ -21,6 +21,8 @@ COMMANDS = (
     "release",
     "build",
     "publish",
+    "site",
+    "kit",
 )
 
 

@@ -41,7 +41,7 @@ def test_a_lesson_is_read_by_its_sections(lesson):
     title, (opening, rise, fall) = read_lesson(lesson, EXERCISES)
     assert title == "01 · Tiny"
     assert [s.title for s in (opening, rise, fall)] == ["Opening", "1 · Rise", "2 · Fall"]
-    assert [s.words for s in (opening, rise, fall)] == [4, 8, 4]
+    assert [s.words for s in (opening, rise, fall)] == [4, 7, 4]
     question, answers = rise.predictions[0]
     assert question == "**Predict.** Will $x$ rise?"
     assert answers == ("it rises", "and stays")

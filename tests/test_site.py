@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 import ipywidgets
 import nbformat
 import pytest
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import calibcourse
@@ -185,6 +186,19 @@ def test_every_formula_of_the_course_is_understood():
     shown = {block or inline: mathml(block or inline, bool(block)) for block, inline in formulas}
     assert shown
     assert [tex for tex, made in shown.items() if "\\" in made.partition("<annotation")[0]] == []
+
+
+# ---------------------------------------------------------------------------------- a fork
+
+
+def test_the_workflow_publishes_what_the_command_writes():
+    text = (ROOT / ".github/workflows/pages.yml").read_text(encoding="utf-8")
+    job = yaml.safe_load(text)["jobs"]["pages"]
+    assert job["permissions"] == {"contents": "read", "pages": "write", "id-token": "write"}
+    (written,) = re.findall(r"calibcourse site --out (\S+)", text)
+    (uploaded,) = (s["with"]["path"] for s in job["steps"] if "upload-pages" in s.get("uses", ""))
+    assert uploaded == written
+    assert "-e '.[site]' -c tests/requirements.txt" in text  # the tested versions
 
 
 # ---------------------------------------------------------------------------------- the whole

@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from html import escape
 from importlib import resources
 from pathlib import Path
 
@@ -29,6 +30,7 @@ MARK = ".buildinfo"  # Sphinx's, by which a site is known
 _HERE = "calibcourse.course.site"
 _BENCHMARKS = re.compile(r"<!-- benchmarks -->\n(.*?)<!-- /benchmarks -->", re.S)
 _COMMENT = re.compile(r"<!--.*?-->\n?", re.S)
+_TITLE = re.compile(r"(?m)^# # (.+)$")
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 _OPTIONS = {
     "extensions": [
@@ -36,6 +38,8 @@ _OPTIONS = {
         "sphinx.ext.autodoc",
         "sphinx.ext.napoleon",
         "sphinx.ext.viewcode",
+        "sphinx.ext.githubpages",
+        f"{_HERE}.extension",
     ],
     "html_theme": "furo",
     "html_math_renderer": "mathml",
@@ -103,7 +107,7 @@ def write_sources(root: Path, source: Path) -> str:
     if benchmarks := _benchmarks(root, source):
         _write(source / "benchmarks.md", f"# Beside other libraries\n\n{benchmarks}")
         pages.append("benchmarks")
-    _write(source / "teaching.md", _teaching(names, lessons))
+    _write(source / "teaching.md", _teaching(lessons))
     modules = public_modules()
     for module in modules:
         _write(source / "reference" / f"{module}.rst", _reference(module))
@@ -157,15 +161,16 @@ def run_sphinx(source: Path, made: Path, title: str) -> str:
         "html_extra_path": [str(source / "extra")],
         "exclude_patterns": ["extra", "static"],
     }
+    # A file, as Sphinx expects it: settings of the theme are unknown where the others are read.
+    _write(source / "conf.py", "".join(f"{key} = {value!r}\n" for key, value in options.items()))
     warnings = io.StringIO()
     with patch_docutils(), docutils_namespace():
         Sphinx(
             srcdir=source,
-            confdir=None,
+            confdir=source,
             outdir=made,
             doctreedir=source.parent / "doctrees",
             buildername="html",
-            confoverrides=options,
             status=None,
             warning=warnings,
         ).build()
@@ -209,10 +214,11 @@ def _local(text: str, folder: Path, source: Path) -> str:
     return _LINK.sub(link, without_remote_pictures(text))
 
 
-def _teaching(names: list[str], lessons: list[Path]) -> str:
+def _teaching(lessons: list[Path]) -> str:
+    titles = (_TITLE.search(path.read_text(encoding="utf-8"))[1] for path in lessons)
     items = "\n".join(
-        f'<li><a href="teaching/{name}.html">Lesson {name.replace("_", " ")}</a></li>'
-        for name in names
+        f'<li><a href="teaching/{path.stem}.html">{escape(title)}</a></li>'
+        for path, title in zip(lessons, titles, strict=True)
     )
     return (
         "# Teaching kits\n\nFor each lesson one page to print or to project: a plan of 90 minutes, "
