@@ -10,14 +10,12 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from html import escape
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 
 import nbformat
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
-
-import calibcourse
 
 from ..build import read_notebook
 from ..kit import kit
@@ -179,7 +177,8 @@ def run_sphinx(source: Path, made: Path, title: str) -> str:
 
 def public_modules() -> list[str]:
     """The modules of the package from which `import calibcourse` takes its names."""
-    objects = (getattr(calibcourse, name) for name in calibcourse.__all__)
+    package = import_module("calibcourse")  # what is described, not what is used
+    objects = (getattr(package, name) for name in package.__all__)
     return sorted({thing.__module__.split(".")[1] for thing in objects})
 
 
