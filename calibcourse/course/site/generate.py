@@ -100,7 +100,7 @@ def write_sources(root: Path, source: Path) -> str:
         target.write_text(kit(root, path.name[:2]), encoding="utf-8")
     names = [path.stem for path in lessons]
     pages = ["theory"]
-    theory = resources.files(calibcourse).joinpath("THEORY.md").read_text(encoding="utf-8")
+    theory = resources.files("calibcourse").joinpath("THEORY.md").read_text(encoding="utf-8")
     _write(source / "theory.md", theory)
     if benchmarks := _benchmarks(root, source):
         _write(source / "benchmarks.md", f"# Beside other libraries\n\n{benchmarks}")
