@@ -14,6 +14,7 @@ RECORDED = {
     "fashion_mnist_small": "all",
     "methods": "methods",
     "grid": "grid",
+    "shift": "shift",
 }
 
 

@@ -13,11 +13,12 @@ from .records import Sweep
 
 SHIFT_METHODS = ("CE", TEMPERATURE, "label smoothing", "CalMO")
 RECORDED_QUANTITIES = ("accuracy", "confidence", "ece", "kce", "loss", "brier", "noise_floor")
-DERIVED_QUANTITIES = ("error", "doubt", "band_low", "band_high")
+DERIVED_QUANTITIES = ("error", "doubt", "over_confidence", "band_low", "band_high")
 QUANTITY_NAMES = {
     "accuracy": "accuracy",
     "error": "error rate",
     "doubt": "doubt u",
+    "over_confidence": "over-confidence",
     "ece": "ECE",
     "band_low": "|u − err|",
     "band_high": "u + err",
@@ -34,7 +35,8 @@ def shift_values(
         sweep: runs of the table "shift".
         quantity: "accuracy", "confidence", "ece", "kce", "loss", "brier", "noise_floor" (the mean
             ECE of a calibrated network with these confidences); or made of these: "error",
-            "doubt" (u = 1 - mean confidence), "band_low" (|u - err|), "band_high" (u + err).
+            "doubt" (u = 1 - mean confidence), "over_confidence" (err - u), "band_low" (|u - err|),
+            "band_high" (u + err).
         method: of `SHIFT_METHODS`; the temperature was fitted on validation images as they are.
         kind: of `STRENGTHS`.
 
@@ -52,8 +54,13 @@ def shift_values(
             shift_values(sweep, name, method, kind) for name in ("accuracy", "confidence")
         )
         error, doubt = 1 - accuracy, 1 - confidence
-        made = {"error": error, "doubt": doubt, "band_low": abs(doubt - error)}
-        return (made | {"band_high": doubt + error})[quantity]
+        return {
+            "error": error,
+            "doubt": doubt,
+            "over_confidence": error - doubt,
+            "band_low": abs(doubt - error),
+            "band_high": doubt + error,
+        }[quantity]
     runs = sorted(sweep.select(label=trained_as(method)).runs, key=lambda run: run.config.seed)
     at = "_scaled" if method == TEMPERATURE else ""
     names = ["test", *(f"{kind}_{strength:g}" for strength in STRENGTHS[kind])]
