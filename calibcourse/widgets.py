@@ -2,7 +2,7 @@
 
 import base64
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 import ipywidgets
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from . import plots
 from .data import Split
 from .data.shift import STRENGTHS
+from .metrics import class_over_confidence, reliability_curve
 from .reproduce import (
     GRID,
     Run,
@@ -356,4 +357,38 @@ def shift_explorer(model: nn.Module, split: Split) -> Explorer:
         alt,
         kind=_choice("kind of shift", list(STRENGTHS), 0),
         grade=slider("strength, grade", 2, 0, len(STRENGTHS["rotation"])),
+    )
+
+
+def case_explorer(cases: Mapping[str, Tensor], target: Tensor, classes: Sequence[str]) -> Explorer:
+    """Lesson 09: one audited network at a temperature, on the whole and class by class.
+
+    Args:
+        cases: name -> (N, K) logits.
+        target: (N,) int64 labels, of all of them.
+        classes: K names.
+
+    Returns:
+        A widget; its static twin is `plots.case_grid`.
+    """
+
+    def draw(case: str, temperature: float) -> list[Figure]:
+        logits = cases[case] / temperature
+        figures, (left, right) = _panels()
+        plots.reliability_diagram(reliability_curve(logits, target), ax=left)
+        left.set_title(plots.case_title(case, logits, target, temperature))
+        plots.class_gaps(class_over_confidence(logits, target), classes, ax=right)
+        return figures
+
+    def alt(case: str, temperature: float) -> str:
+        return (
+            f"Reliability diagram of {case} at temperature {temperature:.2f}, and the "
+            "over-confidence of each of its classes."
+        )
+
+    return Explorer(
+        draw,
+        alt,
+        case=_choice("case", list(cases), 0),
+        temperature=slider("temperature", 1.0, 0.5, 4.0, 0.1),
     )

@@ -154,4 +154,11 @@ EQUIVALENT = {
     "08/mse_repair": {
         "ece = abs(accuracy - confidence)": _SIGN,
     },
+    "09/verdict": {
+        "return -0": "0 has no sign",
+        "return 1 if difference >= 0 else -1": "a difference of exactly 0 is a tie already",
+        "half = 1.96 * (resampled[:, 1] - resampled[:, 0]).std()": (
+            "a standard deviation does not see the sign"
+        ),
+    },
 }

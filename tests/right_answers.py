@@ -718,6 +718,104 @@ def shift_gap_torch(fit, before, before_target, after, after_target):
     return [fitted, (top - answer.eq(after_target).float()).mean(), fit(after, after_target)]
 
 
+# --- Lesson 09 -----------------------------------------------------------------------------------
+
+
+def verdict_numpy(in_noise, difference, resampled):
+    reach = 1.96 * np.std(np.diff(resampled.numpy(), axis=1), ddof=1)
+    tie = in_noise.numpy().sum() == 2 or -reach <= difference <= reach
+    return np.sign(difference) * (not tie)
+
+
+def verdict_loop(in_noise, difference, resampled):
+    if in_noise[0] and in_noise[1]:
+        return 0
+    gaps = [first - second for first, second in resampled.tolist()]
+    variance = sum((gap - fmean(gaps)) ** 2 for gap in gaps) / (len(gaps) - 1)
+    reach = 1.96 * math.sqrt(variance)
+    if difference - reach > 0:
+        return 1
+    return -1 if difference + reach < 0 else 0
+
+
+def verdict_torch(in_noise, difference, resampled):
+    covariance = torch.cov(resampled.T)
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    differ = torch.tensor(difference).square() > 1.96**2 * variance.clamp(min=1e-12)
+    return torch.sign(torch.tensor(difference)) * (differ & ~torch.all(in_noise))
+
+
+def hidden_class_numpy(logits, target):
+    p = np.exp(logits.double().numpy())
+    p /= p.sum(1, keepdims=True)
+    said, c = p.argmax(1), p.max(1)
+    excess = c - (said == target.numpy())
+    z = np.zeros(p.shape[1])
+    for k in np.unique(said):
+        z[k] = excess[said == k].sum() / np.sqrt((c * (1 - c))[said == k].sum())
+    worst = np.abs(z).argmax()
+    return worst, excess[said == worst].mean()
+
+
+def hidden_class_loop(logits, target):
+    best = (-1.0, 0, 0.0)
+    confidence, said = logits.softmax(-1).max(-1)
+    for k in range(logits.shape[1]):
+        chosen = [i for i, s in enumerate(said.tolist()) if s == k]
+        if not chosen:
+            continue
+        off = sum(confidence[i].item() - (target[i].item() == k) for i in chosen)
+        variance = sum(confidence[i].item() * (1 - confidence[i].item()) for i in chosen)
+        best = max(best, (off * off / variance, k, off / len(chosen)))
+    return best[1:]
+
+
+def hidden_class_torch(logits, target):
+    p = logits.softmax(dim=-1)
+    c, said = p.amax(1), p.argmax(1)
+    one_hot = F.one_hot(said, p.shape[1]).to(p.dtype)
+    excess = (c - said.eq(target).to(p.dtype)) @ one_hot
+    surprise = excess.square() / ((c - c.square()) @ one_hot).clamp(min=1e-9)
+    worst = surprise.argmax()
+    return worst, excess[worst] / one_hot.sum(0)[worst]
+
+
+def split_numpy(trained_on, group):
+    g = group.numpy()
+    clean = ~np.isin(g, np.unique(g[trained_on.numpy()]))
+    return np.logical_and(clean, g % 2 == 0), np.logical_and(clean, g % 2 == 1)
+
+
+def split_loop(trained_on, group):
+    seen = {g for g, t in zip(group.tolist(), trained_on.tolist(), strict=True) if t}
+    fit = [g not in seen and g % 2 == 0 for g in group.tolist()]
+    report = [g not in seen and g % 2 == 1 for g in group.tolist()]
+    return fit, report
+
+
+def split_torch(trained_on, group):
+    same = group[:, None] == group
+    clean = torch.logical_not((same & trained_on).any(dim=1))
+    odd = torch.remainder(group, 2).bool()
+    return clean.logical_and(~odd), clean.logical_and(odd)
+
+
+def missing_numpy():
+    found = np.zeros(10, dtype=int)
+    for code, sentences in enumerate([(2, 7), (5, 8), (3, 9), (6, 10)], 1):
+        found[np.array(sentences) - 1] = code
+    return found
+
+
+def missing_loop():
+    needs = {2: 1, 3: 3, 5: 2, 6: 4, 7: 1, 8: 2, 9: 3, 10: 4}
+    return [needs.get(sentence, 0) for sentence in range(1, 11)]
+
+
+def missing_torch():
+    return torch.tensor([0, 1, 3, 0, 2, 4, 1, 2, 3, 4])
+
+
 RIGHT = {
     "00/over_confidence": (over_confidence_numpy, over_confidence_loop, over_confidence_torch),
     "01/bins": (bins_numpy, bins_loop, bins_torch),
@@ -757,4 +855,8 @@ RIGHT = {
         clean_over_confidence_torch,
     ),
     "08/shift_gap": (shift_gap_numpy, shift_gap_loop, shift_gap_torch),
+    "09/verdict": (verdict_numpy, verdict_loop, verdict_torch),
+    "09/hidden_class": (hidden_class_numpy, hidden_class_loop, hidden_class_torch),
+    "09/split": (split_numpy, split_loop, split_torch),
+    "09/missing": (missing_numpy, missing_loop, missing_torch),
 }

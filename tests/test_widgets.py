@@ -149,6 +149,13 @@ EXPLORERS = {
         {"kind": ("under rotation of strength 20", "contrast", "under contrast of strength 0.4"),
          "grade": ("strength 20,", 4, "strength 45,")},
     ),
+    "case_explorer": (
+        lambda: widgets.case_explorer(
+            {"case_a": LOGITS, "case_b": 2 * LOGITS}, torch.tensor([0, 0, 2, 1]), "abc"
+        ),
+        {"case": ("of case_a", "case_b", "of case_b"),
+         "temperature": ("temperature 1.00", 2.5, "temperature 2.50")},
+    ),
 }  # fmt: skip
 
 CASES = [(name, control) for name, (_, changes) in EXPLORERS.items() for control in changes]

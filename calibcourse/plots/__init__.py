@@ -26,6 +26,7 @@ from .calibration import (
     three_instruments,
     wilson_interval,
 )
+from .classes import case_grid, case_title, class_gaps
 from .correlations import (
     across_runs,
     correlation_dots,
@@ -105,6 +106,9 @@ __all__ = [
     "against_margin",
     "amplification",
     "attack_at",
+    "case_grid",
+    "case_title",
+    "class_gaps",
     "components",
     "confidence_histogram",
     "contrast",
