@@ -57,7 +57,7 @@ from .metrics import (
     smooth_calibration_error,
     top_label_calibration_error,
 )
-from .models import mlp, resnet20, small_cnn
+from .models import LogitsOf, mlp, resnet20, small_cnn
 from .optimizers import make_optimizer
 from .posthoc import TemperatureScaling
 from .probes import (
@@ -87,6 +87,7 @@ __all__ = [
     "History",
     "LadderProbe",
     "LogitProbe",
+    "LogitsOf",
     "LossTerms",
     "MeanSquaredError",
     "RobustMargin",

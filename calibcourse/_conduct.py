@@ -34,12 +34,17 @@ class OnCopies(nn.Module):
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Without autocast, which rounds products to bfloat16, and without inference mode."""
+def undisturbed(*, autocast: bool = False) -> Iterator[None]:
+    """Without inference mode, and without autocast, which rounds products to bfloat16.
+
+    Args:
+        autocast: whether it may stay on: what trains is the caller's to round.
+    """
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
-        for device in AUTOCAST_DEVICES:
+            stack.enter_context(torch.no_grad())  # as it was
+        for device in () if autocast else AUTOCAST_DEVICES:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         yield
@@ -68,6 +73,11 @@ def exact_kernels(model: object = None) -> Iterator[None]:
             torch.backends.mha.set_fastpath_enabled(fast)
 
 
+def version(tensor: Tensor) -> int:
+    """How often torch has seen the tensor change in place; one of inference mode is not counted."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def usable(values: Tensor) -> Tensor:
     """The tensor, or a copy where it was made under inference mode: no graph may hold such ones."""
     return values.clone() if values.is_inference() else values
@@ -93,12 +103,13 @@ def well_behaved(model: Model, inputs: Tensor) -> Model:
         ValueError: chance, samples that depend on each other, buffers that move; with the remedy.
     """
     model = plain(model)
+    check_no_inference(model)
     with torch.no_grad(), exact_kernels(model), _random_state_restored(inputs):
         before = {name: buffer.clone() for name, buffer in _buffers(model)}
         state, few = _random_state(inputs), _few(inputs)
-        version = few._version
+        before_call = version(few)
         whole = model(few)
-        writes = few._version != version
+        writes = version(few) != before_call
         random = any(map(_differ, state, _random_state(inputs)))
         moved = [name for name, buffer in _buffers(model) if _differ(before[name], buffer)]
         for name, buffer in _buffers(model) if moved else ():
@@ -108,12 +119,31 @@ def well_behaved(model: Model, inputs: Tensor) -> Model:
                 f"model must not change its buffers when it is called, but {moved[0]!r} moves: "
                 "call model.eval() first"
             )
-        _check_is_tensor(whole)
+        check_is_tensor(whole)
         if whole.ndim == 2 and len(whole) == len(few) and torch.isfinite(whole).all():
             _check_repeats(model, inputs, random)
             if len(few) > 1:
                 _check_one_by_one(model, inputs)
     return OnCopies(model) if writes else model
+
+
+def check_no_inference(model: Model) -> None:
+    """Require parameters that may stand in a graph."""
+    for name, parameter in model.named_parameters() if isinstance(model, nn.Module) else ():
+        if parameter.is_inference():
+            raise ValueError(
+                f"model must not be built under torch.inference_mode(), which leaves {name!r} "
+                "without derivatives: build and load it outside"
+            )
+
+
+def writes_into(model: Model, inputs: Tensor) -> bool:
+    """Whether a model overwrites what it is given, tried on copies of a few samples."""
+    few = _few(inputs)
+    before = version(few)
+    with torch.no_grad(), _random_state_restored(inputs):
+        model(few)
+    return version(few) != before
 
 
 def in_float64(model: nn.Module, inputs: Tensor) -> Tensor:
@@ -126,7 +156,8 @@ def in_float64(model: nn.Module, inputs: Tensor) -> Tensor:
     return torch.func.functional_call(model, tensors, (inputs,)).double()
 
 
-def _check_is_tensor(result: object) -> None:
+def check_is_tensor(result: object) -> None:
+    """Require a tensor of a model's result, not a dict or tuple that holds one."""
     if not isinstance(result, Tensor):
         raise TypeError(
             f"model(inputs) must be a torch.Tensor of logits, got {type(result).__name__}; wrap "

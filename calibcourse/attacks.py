@@ -23,6 +23,7 @@ from ._checks import (
     check_real,
     check_target,
 )
+from ._conduct import Model, undisturbed, usable, well_behaved
 from .margins import NORMS, soft_margin, true_margin
 
 # What an attack climbs. Cross-entropy is softplus(-s) of the soft margin s, so it grows with -s and
@@ -125,6 +126,7 @@ class RobustMargin:
         return f"RobustMargin(n={len(self.margin)}, mean margin={mean:.4g}, min margin={low:.4g})"
 
 
+@undisturbed(autocast=True)
 def pgd(
     model: nn.Module,
     inputs: Tensor,
@@ -159,18 +161,19 @@ def pgd(
 
     Raises:
         ValueError, TypeError: ε < 0, steps < 1, step_size < 0, an unknown norm or objective, a
-            malformed range, inputs outside it, NaN or inf logits, BatchNorm or dropout in train
-            mode, wrong shapes or dtypes.
+            malformed range, inputs outside it, NaN or inf logits, a model that draws random
+            numbers or couples samples, wrong shapes or dtypes.
 
     Example:
         >>> x, y = torch.tensor([[0.5, 0.5]]), torch.tensor([0])
         >>> pgd(nn.Identity(), x, y, epsilon=0.1)
         tensor([[0.4000, 0.6000]])
     """
+    inputs = usable(inputs)
     ball = Ball(inputs, epsilon, norm, clip)
     check_choice(objective, "objective", OBJECTIVES)
     _check_steps(steps, step_size)
-    _check_model(model, inputs, target)
+    model = _checked(model, inputs, target)
     size = 2.5 * epsilon / steps if step_size is None else step_size
     point = inputs.detach()
     for _ in range(steps):
@@ -179,6 +182,7 @@ def pgd(
     return point
 
 
+@undisturbed()
 def robust_margin(
     model: nn.Module,
     inputs: Tensor,
@@ -227,8 +231,8 @@ def robust_margin(
 
     Raises:
         ValueError, TypeError: ε < 0, steps < 1, step_size < 0, batch_size < 1, an unknown norm, a
-            malformed range, inputs outside it, NaN or inf logits, BatchNorm or dropout in train
-            mode, wrong shapes or dtypes.
+            malformed range, inputs outside it, NaN or inf logits, a model that draws random
+            numbers or couples samples, wrong shapes or dtypes.
 
     Example:
         >>> x, y = torch.tensor([[0.5, 0.2]]), torch.tensor([0])
@@ -236,10 +240,11 @@ def robust_margin(
         >>> found.margin, found.adversarial_inputs
         (tensor([0.1000]), tensor([[0.4000, 0.3000]]))
     """
+    inputs = usable(inputs)
     ball = Ball(inputs, epsilon, norm, clip)
     _check_steps(steps, step_size)
     check_integer(batch_size, "batch_size", 1)
-    _check_model(model, inputs, target)
+    model = _checked(model, inputs, target)
     if epsilon == 0:
         return RobustMargin(_margin_at(model, inputs, target), inputs.detach().clone())
     attack = _attack_every_rival if multi_targeted else _attack
@@ -388,13 +393,15 @@ def _signs_like(gradient: Tensor) -> Tensor:
     return signs.to(gradient).expand_as(gradient)
 
 
-def _check_model(model: nn.Module, inputs: Tensor, target: Tensor) -> None:
-    """Require a model that treats samples one by one, and labels that fit its logits."""
+def _checked(model: Model, inputs: Tensor, target: Tensor) -> Model:
+    """The model to attack, known to treat samples one by one; the labels fit its logits."""
     check_deterministic_model(model)
+    model = well_behaved(model, inputs)
     with torch.no_grad():
         logits = model(inputs[:1])
     check_logits(logits, "model(inputs)")
     check_target(target, len(inputs), logits.shape[1])
+    return model
 
 
 def _check_steps(steps: int, step_size: float | None) -> None:

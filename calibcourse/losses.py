@@ -13,6 +13,7 @@ pass. One step of training is
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,10 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.checkpoint import CheckpointError
 
 from ._checks import check_choice, check_inputs, check_integer, check_logits_and_target, check_real
+from ._conduct import check_is_tensor, exact_kernels, plain, undisturbed, usable, version
 from .attacks import Ball
 from .margins import NORMS, soft_margin, true_margin
+
+WRITES = "model must not write into its inputs: let its forward begin with inputs = inputs.clone()"
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class CrossEntropy:
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
         """The loss of a batch, with its terms and the logits."""
-        check_inputs(inputs)
+        check_inputs(inputs, integers=True)
         logits = _logits(model, inputs, target)
         total = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
         return _plain_terms(total, logits, target)
@@ -109,7 +114,7 @@ class FocalLoss:
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
         """The loss of a batch, with its terms and the logits."""
-        check_inputs(inputs)
+        check_inputs(inputs, integers=True)
         logits = _logits(model, inputs, target)
         # With the soft margin s, p_y = σ(s): neither 1 - p_y nor its powers are ever formed, whose
         # derivatives are 0 · inf where p_y rounds to 1.
@@ -138,7 +143,7 @@ class MeanSquaredError:
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
         """The loss of a batch, with its terms and the logits."""
-        check_inputs(inputs)
+        check_inputs(inputs, integers=True)
         logits = _logits(model, inputs, target)
         total = F.mse_loss(logits, F.one_hot(target, logits.shape[1]).to(logits))
         return _plain_terms(total, logits, target)
@@ -205,13 +210,17 @@ class CalMO:
         check_real(self.step_size, "step_size", minimum=0.0, strict=True)
         check_choice(self.norm, "norm", NORMS)
 
+    @undisturbed(autocast=True)
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
         """The loss of a batch, with its terms and the logits."""
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        model, inputs = plain(model), usable(inputs)
         # Nothing is clipped, and no range required, where nothing is attacked.
         clip = (0.0, 1.0) if self.robust_weight else None
         ball = Ball(inputs.detach(), self.epsilon, self.norm, clip)
         # Both terms are built from gradients, also in validation, inside torch.no_grad().
-        with torch.enable_grad():
+        with torch.enable_grad(), exact_kernels(model) if self.smooth_weight else nullcontext():
             clean = inputs.detach().requires_grad_(bool(self.robust_weight or self.smooth_weight))
             logits = _logits(model, clean, target)
         cross_entropy = F.cross_entropy(logits, target)
@@ -219,7 +228,16 @@ class CalMO:
         if self.smooth_weight:
             smooth = _squared_margin_gradient(logits, target, clean)
         if self.robust_weight:
-            robust = self._robust_term(model, ball, target, clean, logits)
+            try:
+                robust = self._robust_term(model, ball, target, clean, logits)
+            except RuntimeError as error:
+                if "Jitted" not in str(error) and not isinstance(error, CheckpointError):
+                    raise
+                raise ValueError(
+                    "model must run with other tensors in place of its parameters (by "
+                    "torch.func.functional_call) where robust_weight > 0; scripted modules and "
+                    "activation checkpoints cannot: pass the module without them"
+                ) from error
         total = cross_entropy + self.robust_weight * robust + self.smooth_weight * smooth
         terms = (cross_entropy, robust, smooth, logits)
         return LossTerms(total, *(term.detach() for term in terms))
@@ -254,7 +272,16 @@ class CalMO:
 
 def _logits(model: Callable[[Tensor], Tensor], inputs: Tensor, target: Tensor) -> Tensor:
     """The model's logits: checked, and never narrower than float32, also under autocast."""
-    logits = model(inputs)
+    before = version(inputs)
+    try:
+        logits = model(inputs)
+    except RuntimeError as error:
+        if "a leaf Variable that requires grad" not in str(error):
+            raise
+        raise ValueError(WRITES) from error
+    if version(inputs) != before:
+        raise ValueError(WRITES)
+    check_is_tensor(logits)
     check_logits_and_target(logits, target, "model(inputs)")
     return _widened(logits)
 

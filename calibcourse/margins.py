@@ -26,6 +26,7 @@ from ._checks import (
     check_real,
     check_target,
 )
+from ._conduct import undisturbed, usable, well_behaved
 
 NORMS = ("linf", "l2")
 
@@ -210,6 +211,7 @@ def margin_moment_share(margin: Tensor, fraction: float = 0.01) -> Tensor:
     return torch.exp(torch.logsumexp(-worst, 0) - torch.logsumexp(-margin, 0))
 
 
+@undisturbed()
 def input_margin_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> Tensor:
     """Gradient ∇_x m of every sample's true margin with respect to its own input.
 
@@ -227,7 +229,8 @@ def input_margin_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> T
 
     Raises:
         ValueError, TypeError: wrong shapes or dtypes, a label out of range, NaN or inf inputs or
-            logits, BatchNorm or dropout in train mode (then one sample has no gradient of its own).
+            logits, a model that draws random numbers or couples samples, as dropout and BatchNorm
+            do in train mode (then one sample has no gradient of its own).
 
     Example:
         >>> model = nn.Linear(2, 2, bias=False)
@@ -237,6 +240,8 @@ def input_margin_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> T
     """
     check_inputs(inputs)
     check_deterministic_model(model)
+    inputs = usable(inputs)
+    model = well_behaved(model, inputs)
     with torch.enable_grad():
         point = inputs.detach().requires_grad_()
         # Samples do not mix, so the gradient of the sum holds every sample's own gradient.

@@ -5,8 +5,9 @@ perturbations and input gradients are measured in pixel units.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,31 @@ class Normalize(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(images - mean) / std, channel by channel."""
         return (images - self.mean) / self.std
+
+
+class LogitsOf(nn.Module):
+    """A model whose result holds the logits, as one that returns them: for all that needs (N, K).
+
+    Args:
+        model: any module; its parameters are these parameters.
+        pick: from the model's result to the logits (N, K).
+
+    Example:
+        >>> class Named(nn.Linear):
+        ...     def forward(self, inputs):
+        ...         return {"logits": super().forward(inputs)}
+        >>> model = LogitsOf(Named(2, 3), lambda result: result["logits"])
+        >>> model(torch.zeros(4, 2)).shape
+        torch.Size([4, 3])
+    """
+
+    def __init__(self, model: nn.Module, pick: Callable[[Any], Tensor]):
+        super().__init__()
+        self.model, self.pick = model, pick
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The logits that `pick` finds in model(inputs)."""
+        return self.pick(self.model(inputs))
 
 
 def mlp(

@@ -17,7 +17,7 @@ from .._checks import (
     check_inputs,
     check_logits,
 )
-from .._conduct import exact_kernels, in_float64, plain, usable, well_behaved
+from .._conduct import check_no_inference, exact_kernels, in_float64, plain, usable, well_behaved
 
 GRAPH_BYTES = 2**27  # what the graph of one batch may hold; memory peaks at about 4 times that
 LOGIT_ERROR = 2e-6  # relative error of a probability that rounded logits may cause
@@ -42,8 +42,9 @@ def checked(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor, Parame
         )
     check_inputs(inputs, integers=True)
     check_deterministic_model(model)
-    check_finite_parameters(model)
     model = cast(nn.Module, plain(model))
+    check_no_inference(model)
+    check_finite_parameters(model)
     parameters = trainable_parameters(model)
     dtypes = {parameter.dtype for parameter in model.parameters()}
     first, *_ = parameters.values()
@@ -68,11 +69,6 @@ def trainable_parameters(model: nn.Module) -> Parameters:
                 "model must have trainable parameters of one dtype on one device, got "
                 f"{first.dtype} on {first.device} and {parameter.dtype} on {parameter.device} "
                 f"in {name!r}"
-            )
-        if parameter.is_inference():
-            raise ValueError(
-                f"model must not be built under torch.inference_mode(), which leaves {name!r} "
-                "without derivatives: build and load it outside"
             )
     return parameters
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .._conduct import version
+
 ENTRIES = 16  # of each tensor to compare: an update that misses them all is no step of training
 
 
@@ -40,15 +42,11 @@ class Point:
     def _state(self) -> dict[str, list[object]]:
         parameters, buffers = self._model.parameters(), self._model.buffers()
         return {
-            "parameters": [(_version(tensor), tensor.data_ptr()) for tensor in parameters],
-            "buffers": [(_version(tensor), tensor.data_ptr()) for tensor in buffers],
+            "parameters": [(version(tensor), tensor.data_ptr()) for tensor in parameters],
+            "buffers": [(version(tensor), tensor.data_ptr()) for tensor in buffers],
             "train or eval mode": [module.training for module in self._model.modules()],
-            "inputs or target": [_version(sample) for sample in self._samples],
+            "inputs or target": [version(sample) for sample in self._samples],
         }
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def _entries(tensor: Tensor) -> list[Tensor]:

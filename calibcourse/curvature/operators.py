@@ -107,6 +107,7 @@ class _NetworkOperator(SymmetricOperator):
         size = sum(p.numel() for p in self.parameters.values())
         self.shape, self.dtype, self.device = (size, size), first.dtype, first.device
         self._take(target)
+        self._check_symmetric()
 
     @undisturbed()
     def at(self, inputs: Tensor, target: Tensor) -> Self:
@@ -164,6 +165,31 @@ class _NetworkOperator(SymmetricOperator):
             return Linearization(self.model, parameters, self.inputs[samples])
         slope = partial(logit_gradient, target=self.target[samples], loss=self.loss)
         return Linearization(self.model, parameters, self.inputs[samples], cotangent=slope)
+
+    def _check_symmetric(self) -> None:
+        """Require vᵀAw = wᵀAv for two random vectors, on a few samples: derivatives can be wrong.
+
+        A wrong matrix differs from its transpose by about as much as it is wrong, and
+        vᵀ(A - Aᵀ)w is of that size times the length of A w.
+        """
+        few = self._linearize(spread(len(self.inputs), self.device))
+        generator = torch.Generator().manual_seed(0)  # on the CPU: the same on every device
+        draws = (torch.rand(2, self.shape[0], generator=generator) - 0.5) * 12**0.5  # variance 1
+        v, w = draws.to(self.device, self.dtype)
+        products = [self._product(few, vector).cpu().double() for vector in (v, w)]
+        unit = float(products[1].abs().max()) or 1.0  # products near 1e-300 have squares of 0
+        av, aw = (product / unit for product in products)
+        apart = float((v.cpu().double() @ aw - w.cpu().double() @ av).abs())
+        size = float(av.norm() + aw.norm())
+        if apart > SYMMETRY.get(self.dtype, 0.1) * size:
+            raise ValueError(
+                "model must consist of operations that torch can differentiate twice, but the "
+                f"matrix of {type(self).__name__} is not symmetric (vᵀAw and wᵀAv are "
+                f"{apart / size:.1g} of a product's length apart): torch's own weight_norm has a "
+                "wrong second derivative, and functions marked once_differentiable lose it without "
+                "a word; write the operation out in plain ones (with weight_norm GaussNewton is "
+                "right)"
+            )
 
     @abstractmethod
     def _product(self, point: Linearization, vector: Tensor) -> Tensor:
@@ -248,7 +274,6 @@ class Hessian(_NetworkOperator):
         batch_size: int | None = None,
     ):
         super().__init__(model, inputs, target, loss, batch_size)
-        self._check_symmetric()
 
     @undisturbed()
     def gradient(self) -> Tensor:
@@ -258,27 +283,3 @@ class Hessian(_NetworkOperator):
     def _product(self, point: Linearization, vector: Tensor) -> Tensor:
         jvp, curvature = point.jvp_and_curvature(vector)
         return point.vjp(_product(point.logits, jvp, self.loss)) + curvature
-
-    @undisturbed()
-    def _check_symmetric(self) -> None:
-        """Require vᵀHw = wᵀHv for two random vectors, on a few samples: derivatives can be wrong.
-
-        The matrix of a wrong derivative A differs from its transpose by about as much as A is
-        wrong, and vᵀ(A - Aᵀ)w is of that size times the length of A w.
-        """
-        few = self._linearize(spread(len(self.inputs), self.device))
-        generator = torch.Generator().manual_seed(0)  # on the CPU: the same on every device
-        draws = (torch.rand(2, self.shape[0], generator=generator) - 0.5) * 12**0.5  # variance 1
-        v, w = draws.to(self.device, self.dtype)
-        products = [self._product(few, vector).cpu().double() for vector in (v, w)]
-        unit = float(products[1].abs().max()) or 1.0  # products near 1e-300 have squares of 0
-        hv, hw = (product / unit for product in products)
-        apart = float((v.cpu().double() @ hw - w.cpu().double() @ hv).abs())
-        size = float(hv.norm() + hw.norm())
-        if apart > SYMMETRY.get(self.dtype, 0.1) * size:
-            raise ValueError(
-                "model must consist of operations whose second derivative torch has right, but its "
-                f"Hessian is not symmetric (vᵀHw and wᵀHv are {apart / size:.0%} of a product's "
-                "length apart). torch's weight_norm is such an operation: compute the weight from "
-                "g and v by plain operations instead, or take GaussNewton, which is right here"
-            )
