@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -85,10 +86,10 @@ def blocks_of_prepared(
     if chunk_size is None:
         chunk_size = max(1, GRAPH_BYTES // gram_bytes_per_sample(model, inputs)[1])
     check_integer(chunk_size, "chunk_size", 1)
-    by_sample = _layers_by_sample(model, inputs)
+    plan = _Plan(_layers_by_sample(model, inputs))
     waiting: list[Tensor] = []
     for chunk in inputs.split(chunk_size):
-        waiting.append(_grams(model, parameters, chunk, by_sample))
+        waiting.append(_grams(model, parameters, chunk, plan))
         if sum(grams.nbytes for grams in waiting) >= GRAPH_BYTES:
             yield torch.cat(waiting)
             waiting = []
@@ -119,15 +120,24 @@ class _Call:
     output: GradientEdge
 
 
-def _grams(model: nn.Module, parameters: Parameters, inputs: Tensor, by_sample: set[int]) -> Tensor:
-    """Gram matrices of a chunk; `by_sample` are the layers of `_layers_by_sample`."""
+@dataclass
+class _Plan:
+    """What the first samples have shown of a model."""
+
+    by_sample: set[int]  # of `_layers_by_sample`
+    vectorised: bool | None = None  # whether vmap can be trusted; None where it was not tried yet
+
+
+def _grams(model: nn.Module, parameters: Parameters, inputs: Tensor, plan: _Plan) -> Tensor:
+    """Gram matrices of a chunk."""
     with torch.enable_grad(), _recorded_linear_calls(model) as calls:
         logits = evaluate(model, inputs)
-        calls = [c for c in _factorising(calls, logits, len(inputs)) if id(c.module) in by_sample]
+        calls = _factorising(calls, logits, len(inputs))
+        calls = [call for call in calls if id(call.module) in plan.by_sample]
         grams = _factorised_share(calls, logits)
     done = {id(p) for call in calls for p in call.module.parameters()}
     rest = {name: p.detach() for name, p in parameters.items() if id(p) not in done}
-    return grams + _generic_share(model, rest, inputs) if rest else grams
+    return grams + _generic_share(model, rest, inputs, plan) if rest else grams
 
 
 def _layers_by_sample(model: nn.Module, inputs: Tensor) -> set[int]:
@@ -137,7 +147,7 @@ def _layers_by_sample(model: nn.Module, inputs: Tensor) -> set[int]:
     order. So a few samples are run, and row j of a layer must have no part in the logits of
     sample i ≠ j.
     """
-    few = inputs[spread(len(inputs), inputs.device, 3)]
+    few = inputs[spread(len(inputs), inputs.device)]
     if len(few) == 1:
         few = few.expand(2, *few.shape[1:])
     with torch.enable_grad(), _recorded_linear_calls(model) as calls:
@@ -234,20 +244,38 @@ def _factorised_share(calls: list[_Call], logits: Tensor) -> Tensor:
     return share
 
 
-def _generic_share(model: nn.Module, rest: dict[str, Tensor], inputs: Tensor) -> Tensor:
+def _generic_share(
+    model: nn.Module, rest: dict[str, Tensor], inputs: Tensor, plan: _Plan
+) -> Tensor:
     """J Jᵀ from the explicit Jacobian of every sample in the parameters `rest`."""
+    if plan.vectorised is not False:
+        try:
+            share = _vectorised_share(model, rest, inputs)
+        except Exception:  # data-dependent shapes, recurrent kernels, scripted modules ...
+            plan.vectorised = False
+        else:
+            if plan.vectorised is None:
+                # Tried on one sample: torch's batching rule of PReLU, for one, mixes up axes.
+                plan.vectorised = _agree(share[-1:], _share_of_one(model, rest, inputs[-1:]))
+            if plan.vectorised:
+                return share
+    return torch.cat([_share_of_one(model, rest, sample) for sample in inputs.split(1)])
 
+
+def _vectorised_share(model: nn.Module, rest: dict[str, Tensor], inputs: Tensor) -> Tensor:
     def logits_of(parameters: dict[str, Tensor], sample: Tensor) -> Tensor:
         return torch.func.functional_call(model, parameters, (sample[None],))[0]
 
     per_sample = torch.func.vmap(torch.func.jacrev(logits_of), in_dims=(None, 0))
     with torch.no_grad(), exact_kernels(model):  # the other parameters need no graph
-        try:
-            jacobians = list(per_sample(rest, inputs).values())
-        except Exception:  # data-dependent shapes, recurrent kernels, scripted modules ...
-            return torch.cat([_share_of_one(model, rest, sample) for sample in inputs.split(1)])
+        jacobians = per_sample(rest, inputs).values()
     blocks = [j.flatten(2) if j.ndim > 2 else j[:, :, None] for j in jacobians]  # (N, K, size)
-    return sum(j @ j.mT for j in blocks)
+    return cast(Tensor, sum(j @ j.mT for j in blocks))
+
+
+def _agree(first: Tensor, second: Tensor) -> bool:
+    slack = torch.finfo(second.dtype).eps ** 0.5 * second.abs().max()
+    return bool((first - second).abs().max() <= slack)
 
 
 def _share_of_one(model: nn.Module, rest: dict[str, Tensor], sample: Tensor) -> Tensor:

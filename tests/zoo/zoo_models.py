@@ -89,7 +89,7 @@ def perceptron():
 @right(images)
 def convolution():
     return nn.Sequential(
-        nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), head(12)
+        nn.Conv2d(2, 3, 3, padding=1), nn.Tanh(), nn.MaxPool2d(2), nn.Flatten(), head(12)
     )
 
 
@@ -258,7 +258,7 @@ def dictionary_through_the_adapter():
     return LogitsOf(model, lambda output: output["logits"])
 
 
-@right(flat)
+@right(flat, losses="must not write into its inputs", calmo="must not write into its inputs")
 def writes_into_its_input():
     def forward(model: Written, x: Tensor) -> Tensor:
         return model.head(torch.tanh(x.sub_(0.5).div_(0.25)))

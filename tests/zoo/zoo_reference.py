@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STEP = 1e-3  # in units of the direction's length: error STEP⁴ and 1e-16/STEP
+STEP = 3e-4  # in units of the direction's length: error STEP⁴ and 1e-16/STEP
 
 
 def trainable(model: nn.Module) -> list[nn.Parameter]:
