@@ -49,6 +49,9 @@ def make_optimizer(name: str, model: nn.Module, lr: float, **options: Any) -> to
               of the Gauss-Newton matrix at `inputs`, or of the Hessian if `target` is given too,
               which are computed anew every `refresh` steps.
 
+    Schedulers of torch.optim.lr_scheduler work on all of them; OneCycleLR needs
+    cycle_momentum=False where there is no momentum to cycle (muon, bulk_sgd).
+
     Returns:
         An object with step(closure), state_dict() and load_state_dict(); closure zeroes gradients,
         computes the loss, calls backward and returns the loss. step returns the loss before the
@@ -114,6 +117,18 @@ def _adamw(
     )
 
 
+class _Whole:
+    """Optimizers that copy and pickle whole: torch keeps state and groups only, and no model."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A scheduler's wrapper of `step` is bound to the original.
+        return {name: value for name, value in vars(self).items() if name != "step"}
+
+
+class Muon(_Whole, pytorch_optimizer.Muon):
+    """pytorch-optimizer's Muon, which loses its settings in a copy, as one that keeps them."""
+
+
 def _muon(
     model: nn.Module,
     lr: float,
@@ -121,12 +136,12 @@ def _muon(
     nesterov: bool = True,
     weight_decay: float = 0.0,
     adamw_lr: float = 3e-4,
-) -> pytorch_optimizer.Muon:
+) -> Muon:
     parameters = _trainable(model)
     matrices = [p for p in parameters if p.ndim >= 2]
     others = [p for p in parameters if p.ndim < 2]
     groups = [{"params": matrices, "use_muon": True}, {"params": others, "use_muon": False}]
-    return pytorch_optimizer.Muon(
+    return Muon(
         [group for group in groups if group["params"]],
         lr=lr,
         momentum=momentum,
@@ -137,7 +152,7 @@ def _muon(
     )
 
 
-class SAM(pytorch_optimizer.SAM):
+class SAM(_Whole, pytorch_optimizer.SAM):
     """Sharpness-aware minimisation over SGD, called like any other optimizer.
 
     pytorch-optimizer's SAM wants the first gradient before step() and lets the second pass update
@@ -168,9 +183,21 @@ class SAM(pytorch_optimizer.SAM):
         """One update; closure is called twice. Returns the loss at the unperturbed weights."""
         with torch.enable_grad():
             loss = closure()
-        with _running_statistics_frozen(self.model):
-            super().step(closure)
+        self.first_step(zero_grad=True)
+        try:
+            with _running_statistics_frozen(self.model), torch.enable_grad():
+                closure()
+        except BaseException:  # an interrupt too must not leave the perturbed weights behind
+            self._step_back()
+            raise
+        self.second_step()
         return loss
+
+    @torch.no_grad()
+    def _step_back(self) -> None:
+        for parameter, state in self.state.items():
+            if "old_p" in state:
+                parameter.copy_(state.pop("old_p"))
 
 
 @contextmanager
@@ -178,20 +205,24 @@ def _running_statistics_frozen(model: nn.Module) -> Iterator[None]:
     """Let normalisation layers in train mode use a batch's statistics without remembering them."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
     active = [m for m in norms if m.training and m.track_running_stats]
+    momenta = [module.momentum for module in active]
     for module in active:
         module.track_running_stats = False
+        # InstanceNorm moves its statistics all the same, by this share of the new ones.
+        if isinstance(module, nn.modules.instancenorm._InstanceNorm):
+            module.momentum = 0.0
     try:
         yield
     finally:
-        for module in active:
-            module.track_running_stats = True
+        for module, momentum in zip(active, momenta, strict=True):
+            module.track_running_stats, module.momentum = True, momentum
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-class BulkSGD(torch.optim.Optimizer):
+class BulkSGD(_Whole, torch.optim.Optimizer):
     """SGD in the bulk: the gradient without its part along the steepest directions of the loss.
 
     θ ← θ - lr (g - V Vᵀ g), V the top eigenvectors of the curvature on the whole training set
@@ -224,24 +255,44 @@ class BulkSGD(torch.optim.Optimizer):
         with torch.enable_grad():
             loss = closure()
         group, bulk = self.param_groups[0], self.state["bulk"]
-        if bulk["steps"] % group["refresh"] == 0:
-            bulk["subspace"] = self._steepest(group["directions"], bulk["subspace"])
+        parameters = [p for p in group["params"] if p.requires_grad]
+        size, subspace = sum(p.numel() for p in parameters), bulk["subspace"]
+        if subspace is not None and subspace.shape[1] != size:  # some were frozen meanwhile
+            subspace = None
+        if subspace is None or bulk["steps"] % group["refresh"] == 0:
+            subspace = bulk["subspace"] = self._steepest(group["directions"], subspace)
         bulk["steps"] += 1
-        subspace, parameters = bulk["subspace"], group["params"]
-        gradient = torch.cat([p.grad.flatten() for p in parameters])
+        gradients = (torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)
+        gradient = torch.cat([part.flatten() for part in gradients])
         gradient -= (subspace @ gradient) @ subspace
         pieces = gradient.split([p.numel() for p in parameters])
         for parameter, piece in zip(parameters, pieces, strict=True):
             parameter.sub_(piece.view_as(parameter), alpha=group["lr"])
         return loss
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refused after the first: the steepest directions are those of all parameters together."""
+        if self.param_groups:
+            raise ValueError("bulk_sgd must have one group of parameters, got a second")
+        super().add_param_group(param_group)
+
     def _steepest(self, count: int, previous: Tensor | None) -> Tensor:
-        """The top eigenvectors as rows (count, d), found from the previous ones."""
-        if self.target is None:
-            operator = GaussNewton(self.model, self.inputs, self.loss)
-        else:
-            operator = Hessian(self.model, self.inputs, self.target, self.loss)
-        pairs = top_eigenpairs(operator, count, v0=previous, tol=SUBSPACE_TOLERANCE)
+        """The top eigenvectors as rows (count, d), found from the previous ones.
+
+        Of the network in eval mode: with dropout or a batch's statistics it would be another one at
+        every product.
+        """
+        modes = {module: module.training for module in self.model.modules()}
+        self.model.eval()
+        try:
+            if self.target is None:
+                operator = GaussNewton(self.model, self.inputs, self.loss)
+            else:
+                operator = Hessian(self.model, self.inputs, self.target, self.loss)
+            pairs = top_eigenpairs(operator, count, v0=previous, tol=SUBSPACE_TOLERANCE)
+        finally:
+            for module, training in modes.items():
+                module.training = training
         return torch.stack([pair.vector for pair in pairs])
 
 

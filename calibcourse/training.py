@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ._checks import check_integer
+from ._conduct import writes_into
 from ._files import check_writable, shortened
 from .checkpoint import (
     fingerprint,
@@ -29,7 +30,7 @@ from .checkpoint import (
     write_checkpoint,
 )
 from .history import History, even_steps
-from .losses import CrossEntropy
+from .losses import WRITES, CrossEntropy
 from .optimizers import make_optimizer
 from .probes import Probe
 
@@ -134,12 +135,18 @@ def fit(
     """
     check_integer(steps, "steps", 1)
     check_integer(seed, "seed", 0)
+    if isinstance(loss, nn.modules.loss._Loss):
+        raise TypeError(
+            "loss must be called as loss(model, inputs, target) and return LossTerms, got "
+            f"{type(loss).__name__}, which takes logits: see CrossEntropy and its neighbours"
+        )
     loss = CrossEntropy() if loss is None else loss
     schedule = _schedule(probe_steps, steps)
     if device is None:
         device = next(model.parameters()).device
     model.to(device)
     data = data.to(device)
+    _check_spares_inputs(model, data.train.inputs)
     batches = _Batches(data.train, batch_size, seed)
     optimizer, name = _resolve_optimizer(optimizer, model, lr, batches)
     groups = [_plain(group) for group in getattr(optimizer, "param_groups", [{}])]
@@ -345,7 +352,26 @@ def _resolve_optimizer(optimizer, model, lr, batches: _Batches) -> tuple[Any, st
         )
     if lr is not None:
         raise ValueError("lr must be None with an optimizer object, which has its own")
+    groups = getattr(optimizer, "param_groups", [])
+    held = {id(parameter) for group in groups for parameter in group["params"]}
+    if held and held.isdisjoint(map(id, model.parameters())):
+        raise ValueError(
+            "optimizer must hold parameters of this model, got one that holds none of them (of "
+            "another model, or of a copy): it would train nothing here"
+        )
     return optimizer, type(optimizer).__name__.lower()
+
+
+def _check_spares_inputs(model: nn.Module, inputs: Tensor) -> None:
+    """Require a model that does not overwrite its inputs: they are the data set itself."""
+    with _modes_restored(model):
+        model.eval()
+        try:
+            writes = writes_into(model, inputs)
+        except Exception:  # of the model's own: it comes again where it can be understood
+            return
+    if writes:
+        raise ValueError(WRITES)
 
 
 def _schedule(probe_steps: int | Sequence[int], steps: int) -> set[int]:
