@@ -21,6 +21,7 @@ from ..build import read_notebook
 from ..kit import kit
 from ..source import SOLUTION, course_map, find_sources, notebook_path
 from .explorers import MOVING, film, moving_html
+from .font import math_font
 from .lessons import FIGURES, lesson_page, without_remote_pictures
 
 EXPLORERS = "explorers"  # the folder of their pictures, within `_static`
@@ -110,6 +111,7 @@ def write_sources(root: Path, source: Path) -> str:
     for module in modules:
         _write(source / "reference" / f"{module}.rst", _reference(module))
     _write(source / "reference/index.md", _reference_index(modules))
+    _write(source / "static/math.woff", math_font())
     title, introduction = _introduction(root, source)
     toctrees = (
         _toctree("Lessons", [f"lessons/{name}" for name in names])
@@ -149,9 +151,7 @@ def run_sphinx(source: Path, made: Path, title: str) -> str:
     Returns:
         Its warnings, a line each.
     """
-    static = [str(resources.files(_HERE) / "static")]
-    if (source / "static").exists():
-        static.append(str(source / "static"))
+    static = [str(resources.files(_HERE) / "static"), str(source / "static")]
     options = _OPTIONS | {
         "project": title,
         "html_title": title,
