@@ -90,7 +90,7 @@ def film(explorer: widgets.Explorer, moved: Sequence[str]) -> tuple[list[Control
 def moving_html(
     controls: Sequence[Control], pictures: Sequence[Picture], folder: str
 ) -> tuple[str, dict[str, bytes]]:
-    """Sliders and a picture, which `explorer.js` moves.
+    """Sliders and a picture, which `site.js` moves.
 
     Args:
         controls, pictures: of `film`.

@@ -1,6 +1,8 @@
 """What Sphinx is told of the course: formulas become MathML, and docstrings are nearly Markdown."""
 
 import re
+from collections.abc import Iterable
+from itertools import groupby
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -21,25 +23,31 @@ def _block(translator, node: nodes.math_block) -> None:
 
 
 def as_restructured(lines: list[str]) -> list[str]:
-    r"""A docstring's lines for reStructuredText: a bar is a bar, and a table is shown as written.
+    r"""A docstring's lines for reStructuredText: a bar is a bar, and Markdown's table is a table.
 
     Example:
         >>> as_restructured(["mean |u - err|", "", ">>> a | b"])
         ['mean \\|u - err\\|', '', '>>> a | b']
     """
     found: list[str] = []
-    for line in lines:
-        if line.startswith("|"):
-            if not (found and found[-1].startswith("    |")):
-                found += ["", "::", ""]
-            found.append(f"    {line}")
-        elif re.match(r"\s*(>>>|\.\.\. |\.\. )", line):
-            found.append(line)
-        else:
-            if found and found[-1].startswith("    |"):
-                found.append("")
-            found.append(line.replace("|", r"\|"))
+    for is_table, block in groupby(lines, key=lambda line: line.startswith("|")):
+        written = _list_table if is_table else _with_bars
+        found += written(block)
     return found
+
+
+def _with_bars(lines: Iterable[str]) -> list[str]:
+    code = re.compile(r"\s*(>>>|\.\.\. |\.\. )")
+    return [line if code.match(line) else line.replace("|", r"\|") for line in lines]
+
+
+def _list_table(lines: Iterable[str]) -> list[str]:
+    found = ["", ".. list-table::", "   :header-rows: 1", ""]
+    for line in lines:
+        if not set(line) <= set("|-: "):
+            first, *others = (cell.strip() for cell in line.strip().strip("|").split(" | "))
+            found += [f"   * - {first}", *(f"     - {cell}" for cell in others)]
+    return [*found, ""]
 
 
 def _docstring(app: Sphinx, what: str, name: str, thing: object, options, lines: list[str]) -> None:

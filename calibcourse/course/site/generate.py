@@ -43,7 +43,7 @@ _OPTIONS = {
     "html_theme": "furo",
     "html_math_renderer": "mathml",
     "html_css_files": ["site.css"],
-    "html_js_files": [("explorer.js", {"defer": "defer"})],
+    "html_js_files": [("site.js", {"defer": "defer"})],
     "html_copy_source": False,
     "html_show_sourcelink": False,
     "html_show_copyright": False,

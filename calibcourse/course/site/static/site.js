@@ -19,6 +19,18 @@ for (const explorer of document.querySelectorAll(".explorer")) {
   for (const slider of sliders) slider.addEventListener("input", show);
 }
 
+// No browser breaks the line within a formula.
+for (const formula of document.querySelectorAll("math:not([display=block])")) {
+  const block = formula.closest("p, li, td, dd");
+  if (block && formula.getBoundingClientRect().width > block.clientWidth) {
+    const box = document.createElement("span");
+    box.className = "wide";
+    box.tabIndex = 0;
+    formula.replaceWith(box);
+    box.append(formula);
+  }
+}
+
 // What is wider than the window is scrolled in place, by keyboard too.
 for (const box of document.querySelectorAll("pre, .table-wrapper")) {
   if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
