@@ -81,8 +81,11 @@ for ax, column, color in zip(
     values = {"cross-entropy": with_ce.column(column), "squared": with_mse.column(column)}
     colors = {"cross-entropy": plots.IDEAL, "squared": color}
     plots.from_step_zero(plots.trajectory(steps, values, colors, ax=ax))
-axes[0].set(title="Sharpness: one falls, one stays", ylabel="$\\lambda_{max}$, 300 images")
-axes[1].set(title="ECE: one ends, one never does", ylabel="training ECE", ylim=(0, 1))
+ends = {c: [h.rows[-1][c] for h in (with_ce, with_mse)] for c in ("sharpness", "train_ece")}
+axes[0].set_title("Sharpness ends at {:.1f} and at {:.1f}".format(*ends["sharpness"]))
+axes[1].set_title("Training ECE at {:.3f} and at {:.3f}".format(*ends["train_ece"]))
+axes[0].set_ylabel("$\\lambda_{max}$, 300 images")
+axes[1].set(ylabel="training ECE", ylim=(0, 1))
 plots.show(
     fig,
     alt="Left: sharpness against training step. Under cross-entropy it climbs and then falls; under "
@@ -287,7 +290,7 @@ for name, network in candidates.items():
 # Lesson 07's CNN, true labels, cross-entropy, and test images that training never showed.
 
 # %%
-image = data.test.inputs[7:8]
+image = data.test.inputs[data.test.target == data.classes.index("Ankle boot")][:1]
 grades = {kind: (strengths[1], strengths[3]) for kind, strengths in STRENGTHS.items()}
 shown = [(kind, s) for kind in grades for s in grades[kind]]
 plots.show(
@@ -324,21 +327,21 @@ under = {kind: plots.shift_logits(cnn, data.test, kind) for kind in STRENGTHS}
 # which side of its band does the ECE go?
 
 # %%
-fig, axes = plots.figure(2, width=4.6, height=3.6)
-for ax, kind in zip(axes, ("rotation", "noise"), strict=True):
-    plots.shift_band(under[kind], data.test.target, kind, ax=ax, legend=kind == "rotation")
-axes[0].set_title("Error runs away, doubt strolls")
-axes[1].set_title("A mild shift: the same, in small")
-plots.show(
-    fig,
-    alt="Error rate, doubt and ECE against the strength of rotation, left, and noise, right. The "
-    "error rate climbs steeply, doubt slowly; ECE runs along the lower edge of a band that widens.",
-)
 rotation = [0.0, *STRENGTHS["rotation"]]
 err = [1 - float(cc.accuracy(z, data.test.target)) for z in under["rotation"]]
 u = [float(cc.mean_misconfidence(z)) for z in under["rotation"]]
 ece = [float(cc.expected_calibration_error(z, data.test.target)) for z in under["rotation"]]
 at_20 = rotation.index(20)
+fig, axes = plots.figure(2, width=4.6, height=3.6)
+for ax, kind in zip(axes, ("rotation", "noise"), strict=True):
+    plots.shift_band(under[kind], data.test.target, kind, ax=ax, legend=kind == "rotation")
+axes[0].set_title(f"20°: error {err[0]:.2f} → {err[at_20]:.2f}, doubt {u[0]:.2f} → {u[at_20]:.2f}")
+axes[1].set_title("Noise: the same, in small")
+plots.show(
+    fig,
+    alt="Error rate, doubt and ECE against the strength of rotation, left, and noise, right. The "
+    "error rate climbs steeply, doubt slowly; ECE runs along the lower edge of a band that widens.",
+)
 claim("at 20° the error rate has grown by more than 0.25, doubt by less than half of that",
       err[at_20] - err[0] > 0.25 and u[at_20] - u[0] < (err[at_20] - err[0]) / 2)  # fmt: skip
 claim("at every angle ECE is |u - err| to within 0.01: nearly every bin is over-confident",
@@ -386,8 +389,10 @@ left.set(xlabel="grade of the shift", ylabel="confidence − accuracy at the fit
 left.set_title(
     f"Left over: at 20° ECE {scaled['rotation'][0]:.3f} → {scaled['rotation'][at_20]:.3f}"
 )
-middle.set(title="The T that would be needed", xlabel="grade of the shift", yscale="log",
+middle.set(title="The T that would be needed", xlabel="grade of the shift",
            ylabel="temperature (dashed: fitted)")  # fmt: skip
+middle.set_yscale("log", base=2)
+middle.yaxis.set_major_formatter("{x:g}")
 plots.margin_histogram(margins, ax=right)
 right.set(title="Rotation moves the margins through zero", xlabel="margin (logits)")
 left.legend(frameon=False, fontsize=8)
@@ -460,22 +465,27 @@ for method in reproduce.SHIFT_METHODS:
           f"alone under {sum(alone)}")  # fmt: skip
 
 
-def over_confidence(method, kind):
-    return reproduce.shift_values(sweep, "over_confidence", method, kind).mean(1)
-
-
-print("\nconfidence − accuracy, mean over seeds: as they are -> strongest shift")
-for method in reproduce.SHIFT_METHODS:
-    ends = [over_confidence(method, kind)[[0, -1]] for kind in STRENGTHS]
-    print(f"{method:16}", "   ".join(f"{kind} {a:+.3f} -> {b:+.3f}"
-                                     for kind, (a, b) in zip(STRENGTHS, ends, strict=True)))  # fmt: skip
+over = {
+    method: {
+        kind: reproduce.shift_values(sweep, "over_confidence", method, kind) for kind in STRENGTHS
+    }
+    for method in reproduce.SHIFT_METHODS
+}
+print(
+    "\nconfidence − accuracy, mean over seeds: on images as they are, then what a kind adds at most"
+)
+for method, kinds in over.items():
+    drift = "  ".join(f"{kind} {(v - v[0]).mean(1)[-1]:+.3f}" for kind, v in kinds.items())
+    print(f"{method:16} {kinds['blur'][0].mean():+.3f}   {drift}")
 claim("plain cross-entropy has the least ECE under no shift",
       not any("CE" in methods for kind in least for methods in least[kind]))  # fmt: skip
 claim("no training keeps an ECE below 0.1 at 20° or more",
       all(reproduce.shift_values(sweep, "ece", method, "rotation")[2:].min() > 0.1
           for method in reproduce.SHIFT_METHODS))  # fmt: skip
 claim("label smoothing starts under-confident, for every seed: it has room for a shift to fill",
-      (reproduce.shift_values(sweep, "over_confidence", "label smoothing", "blur")[0] < 0).all())  # fmt: skip
+      (over["label smoothing"]["blur"][0] < 0).all())  # fmt: skip
+claim("the strongest shift of every kind adds over-confidence to every method, for every seed",
+      all((v[-1] > v[0]).all() for kinds in over.values() for v in kinds.values()))  # fmt: skip
 errors = {m: reproduce.shift_values(sweep, "error", m, "noise")[-1] for m in ("CE", "CalMO")}
 lost = {m: reproduce.shift_values(sweep, "error", m, "contrast")[-1] for m in ("CE", "CalMO")}
 claim("CalMO makes fewer errors under the strongest noise, and more under the strongest loss of contrast",
@@ -484,8 +494,8 @@ claim("CalMO makes fewer errors under the strongest noise, and more under the st
 # %% [markdown]
 # **The verdict [observed].** None keeps its calibration under a shift that hurts; plain cross-entropy
 # is worst throughout. Mild shifts (noise, slight blur, paler images): a temperature and CalMO tie, and
-# hold. Strong ones: label smoothing ends lowest, *because it starts on the other side*, with doubt to
-# spare: a clock that runs late looks better as the day goes on. CalMO's gain is real where the shift
+# hold. Strong ones: label smoothing ends lowest. Part of that is a smaller drift, part a head start: it
+# begins *under*-confident, with doubt to spare that is an error while nothing shifts. CalMO's gain is real where the shift
 # resembles its attack: it makes fewer *errors* in noise. Paler images shrink its short gradients.
 #
 # ## 4 · Wrong and sure
@@ -504,7 +514,7 @@ table = {
 print(f"{'':15}    ECE   mean gap   mean 1 − p_y    (K−1)Q [paper]")
 for name, bounds in table.items():
     print(f"{name:15} {bounds.ece:6.3f} {bounds.gap:10.3f} {bounds.error_probability:14.3f}"
-          f" {bounds.paper_upper:17,.0f}")  # fmt: skip
+          f" {bounds.paper_upper:17.3g}")  # fmt: skip
 print(f"share of Q that belongs to the five: {cc.margin_moment_share(margin, 0.001):.0%}")
 
 # %%
@@ -546,21 +556,23 @@ for name, network in {"CE + temperature": cnn, "Flat": flat}.items():
     attacked = cc.robust_margin(network, images.inputs, images.target, 8 / 255).margin
     scale = fit(before, data.validation.target) if network is cnn else 1.0
     outputs[name], robust[name] = logits / scale, attacked / scale
+scores = {name: float(cc.expected_calibration_error(z, target)) for name, z in outputs.items()}
+accuracies = [float(cc.accuracy(z, target)) for z in outputs.values()]
+right = {name: cc.true_margin(z[:500], images.target) > 0 for name, z in outputs.items()}
+broken = {name: float((robust[name][right[name]] < 0).double().mean()) for name in outputs}
 fig, axes = plots.figure(3, width=3.7, height=3.7)
 for ax, (name, logits) in zip(axes, outputs.items(), strict=False):
     plots.reliability_diagram(cc.reliability_curve(logits, target), ax=ax, legend=ax is axes[0])
-    ax.set_title(name)
+    ax.set_title(f"{name}: ECE {scores[name]:.3f}")
 plots.margin_histogram(robust, ax=axes[2])
-axes[2].set(title="The same ECE, unlike margins", xlabel="robust margin (logits)")
+axes[2].set(
+    title="Lost: {:.0%} and {:.0%}".format(*broken.values()), xlabel="robust margin (logits)"
+)
 plots.show(
     fig,
     alt="Two reliability diagrams, both close to the diagonal. Beside them the histograms of robust "
     "margins: those of the network with a temperature reach far below zero, the other's less.",
 )
-scores = {name: float(cc.expected_calibration_error(z, target)) for name, z in outputs.items()}
-accuracies = [float(cc.accuracy(z, target)) for z in outputs.values()]
-right = {name: cc.true_margin(z[:500], images.target) > 0 for name, z in outputs.items()}
-broken = {name: float((robust[name][right[name]] < 0).double().mean()) for name in outputs}
 floor = cc.noise_floor(cc.confidence_and_correct(outputs["Flat"], target)[0]).mean
 claim("their accuracies differ by less than 0.01, their ECEs by less than the noise floor",
       abs(accuracies[0] - accuracies[1]) < 0.01

@@ -92,7 +92,7 @@ def shift_panel(
     strength = (0.0, *STRENGTHS[kind])[grade]
     reliability_diagram(reliability_curve(logits[grade], target), ax=diagram)
     ece = float(expected_calibration_error(logits[grade], target))
-    diagram.set_title(f"{kind} {strength:g} ({UNITS[kind]}): ECE {ece:.3f}", fontsize=9.5)
+    diagram.set_title(f"{kind} {strength:g}: ECE {ece:.3f}", fontsize=9.5)
     shift_band(logits, target, kind, ax=band)
     band.axvline(strength, color=WRONG, lw=1, ls=":")
     error = 1 - float(accuracy(logits[grade], target))
