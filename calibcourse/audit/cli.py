@@ -56,14 +56,12 @@ def run(options: argparse.Namespace) -> int:
 
     found = audit(logits, target, progress=True)
     print(json.dumps(found.to_dict(), allow_nan=False) if options.json else found)
-    written = []
+    written = [path for path in (options.figure, options.html) if path]
+    picture = png_bytes(audit_figure(logits, target, found.floor)) if written else b""
     if options.figure:
-        write_atomically(options.figure, png_bytes(audit_figure(logits, target, found.floor)))
-        written.append(options.figure)
+        write_atomically(options.figure, picture)
     if options.html:
-        figure = audit_figure(logits, target, found.floor)
-        write_atomically(options.html, audit_page(Path(options.file).name, found, figure).encode())
-        written.append(options.html)
+        write_atomically(options.html, audit_page(Path(options.file).name, found, picture).encode())
     if not options.json:
         print(*(f"wrote {path}" for path in written), sep="\n", end="\n" if written else "")
     return int(found.miscalibrated or found.near_chance)

@@ -33,16 +33,16 @@ def audit_figure(logits: Tensor, target: Tensor, floor: NoiseFloor | None = None
     return fig
 
 
-def audit_page(name: str, found: Audit, figure: Figure) -> str:
+def audit_page(name: str, found: Audit, picture: bytes) -> str:
     """The report as HTML that loads nothing: style and figure are inside it.
 
     Args:
         name: of the audited file, for the title.
         found: the audit.
-        figure: from `audit_figure`; it is closed.
+        picture: PNG of `audit_figure`.
     """
     size = f"{found.n_samples:,} samples, {found.n_classes} classes, 95 % intervals"
-    picture = base64.b64encode(plots.png_bytes(figure)).decode()
+    encoded = base64.b64encode(picture).decode()
     said = [tag("li", finding) for finding in findings(found)]
     return page(
         f"Audit of {name}",
@@ -50,6 +50,6 @@ def audit_page(name: str, found: Audit, figure: Figure) -> str:
             tag("p", size),
             tag("ul", *said),
             table(("quantity", "value"), rows(found).items()),
-            tag("img", src=f"data:image/png;base64,{picture}", alt=_ALT),
+            tag("img", src=f"data:image/png;base64,{encoded}", alt=_ALT),
         ],
     )
