@@ -1,5 +1,6 @@
 """Every kind of file that an audit may be given, each with what comes of it, to the word."""
 
+import base64
 import io
 import json
 import pickle
@@ -345,6 +346,7 @@ def test_exit_status_and_the_three_forms_of_the_report(write, tmp_path, capsys):
     assert repr(found) in printed and str(page) in printed
     assert picture.read_bytes().startswith(b"\x89PNG")
     text = page.read_text()
+    assert base64.b64encode(picture.read_bytes()).decode() in text  # drawn once for both
     assert 'src="data:image/png' in text and "http" not in text and 'alt="Left' in text
     assert all(finding in text for finding in found.findings())
     assert main(["audit", str(path), "--json"]) == 1

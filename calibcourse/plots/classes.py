@@ -41,7 +41,8 @@ def class_gaps(found: ClassOverConfidence, classes: Sequence[str], ax: Axes | No
     ax.axvline(0, color=IDEAL, ls="--", lw=1)
     ax.set_yticks(rows, classes)
     ax.set(ylim=(len(classes) - 0.5, -0.5), xlabel="confidence − accuracy where it says so")
-    ax.set_title(f"{off.sum()} classes off, by chance at most {found.at_most_by_chance}")
+    some = "1 class" if off.sum() == 1 else f"{off.sum()} classes"
+    ax.set_title(f"{some} off, by chance at most {found.at_most_by_chance}")
     return ax
 
 

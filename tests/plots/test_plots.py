@@ -38,6 +38,7 @@ from torch import nn
 
 from calibcourse import plots
 from calibcourse.bounds import NATS_PER_DECADE
+from calibcourse.metrics import class_over_confidence
 
 # A tensor where matplotlib wants an array works today and warns.
 pytestmark = pytest.mark.filterwarnings("error::DeprecationWarning")
@@ -58,6 +59,7 @@ ONE_AXES = {
     "across_runs": ({"SGD": [1.0, 2.0]}, {"train ECE": {"SGD": [0.1, 0.2]}}),
     "against_margin": (MARGINS, MARGINS.exp(), "λ"),
     "amplification": (torch.tensor([1.0, 2.0]), torch.tensor([1.5, 2.1]), torch.tensor([1.5, 2.0])),
+    "class_gaps": (class_over_confidence(LOGITS, TARGET), CLASSES[:2]),
     "components": (torch.tensor([-3.0, 1.0]), torch.tensor([2.0, -1.5]), ("SGD", "Muon")),
     "confidence_histogram": (torch.tensor([0.9, 0.3, 0.8]), torch.tensor([True, True, False])),
     "correlation_dots": (DOTS, {"train ECE": plots.TRAIN, "test ECE": plots.TEST}, PUBLISHED),
@@ -85,6 +87,7 @@ ONE_AXES = {
 
 # Every function that makes a figure of several panels.
 FIGURES = {
+    "case_grid": ({"case_a": LOGITS, "case_b": 2 * LOGITS}, TARGET, CLASSES[:2], (1.0, 2.0)),
     "epsilon_grid": (FLIPS, IMAGES, CLASSES, (0, 16)),
     "image_grid": (IMAGES.inputs, ["a", "b", "c"], 2),
     "logit_bounds_grid": ({"sure": torch.tensor([4.0, 0, 0]), "torn": torch.tensor([1.0, 1, 0])},),
@@ -100,8 +103,8 @@ SEVERAL_AXES = {"logit_bounds", "noise_band", "radius_panel", "window_panel"}
 
 
 TOOLS = {
-    "LiveFigure", "attack_at", "contrast", "figure", "from_step_zero", "mosaic", "panels",
-    "png_bytes", "readable", "show", "wilson_interval",
+    "LiveFigure", "attack_at", "case_title", "contrast", "figure", "from_step_zero", "mosaic",
+    "panels", "png_bytes", "readable", "show", "wilson_interval",
 }  # fmt: skip
 
 
