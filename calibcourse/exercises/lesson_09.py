@@ -43,11 +43,11 @@ def _overlap(in_noise, difference, resampled):
     return _sign(difference) if apart and not in_noise.all() else 0
 
 
-def _resamples(difference: float, shared: float, own: float, n: int = 40) -> Tensor:
-    """(n, 2) made-up ECEs: luck that both share, and a difference that swings by `own`."""
-    steps = torch.arange(n)
-    common = shared * (2.0 * (steps % 4 < 2) - 1)
-    swing = own * (2.0 * (steps % 2) - 1)
+def _resamples(difference: float, shared: float, own: float, n: int = 400) -> Tensor:
+    """(n, 2) made-up ECEs: luck that both share, and a difference that swings normally by `own`."""
+    steps = torch.arange(n, dtype=torch.float64)
+    common = shared * (2 * (steps % 4 < 2) - 1)
+    swing = own * torch.special.ndtri((steps + 0.5) / n)
     return torch.stack([0.06 + common + difference + swing / 2, 0.06 + common - swing / 2], 1)
 
 
@@ -55,7 +55,7 @@ def _noise(first: bool, second: bool) -> Tensor:
     return torch.tensor([first, second])
 
 
-# The differences are ±own around their mean: their standard deviation is own · √(40/39).
+# The standard deviation of the differences is 0.99 own, and their percentiles say the same.
 _TOGETHER = (_noise(False, False), 0.03, _resamples(0.03, 0.01, 0.0))
 _BOTH_IN_NOISE = (_noise(True, True), 0.012, _resamples(0.012, 0.004, 0.001))
 _ONE_IN_NOISE = (_noise(True, False), -0.03, _resamples(-0.03, 0.004, 0.01))
@@ -66,11 +66,15 @@ _TWICE = (_noise(False, False), 0.0, _resamples(0.0, 0.01, 0.0))
 
 
 def _pairs(seed: int) -> tuple[Tensor, float, Tensor]:
+    """Normal luck, shared and own; the difference is nowhere near the end of its interval."""
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.randn(200, 3, generator=generator, dtype=torch.float64)
-    resampled = 0.05 + 0.01 * (draws[:, :2] + draws[:, 2:])
-    difference = 0.06 * float(torch.rand((), generator=generator)) - 0.03
-    return torch.rand(2, generator=generator) < 0.5, difference, resampled
+    draws = 0.01 * torch.randn(200, 3, generator=generator, dtype=torch.float64)
+    draws -= draws.mean(0)
+    reach = 1.96 * float((draws[:, 0] - draws[:, 1]).std())
+    size = (0.8, 1.2, 0.3, 2.0)[seed % 4] * (-1) ** (seed // 4)
+    resampled = 0.05 + draws[:, :2] + draws[:, 2:]
+    resampled[:, 0] += size * reach
+    return torch.rand(2, generator=generator) < 0.5, size * reach, resampled
 
 
 def _follows_the_rule(answer) -> Finding | None:
@@ -178,6 +182,16 @@ verdict = Exercise(
             "images, and share their luck: take the difference first, resample by resample.",
         ),
         WrongSolution(
+            "two intervals that overlap, noise ignored",
+            lambda in_noise, difference, resampled: (
+                _overlap(~in_noise, difference, resampled)
+                or _overlap(in_noise, difference, resampled)
+            ),
+            "You go by the two networks' own intervals alone. Two ECEs in the noise tie, however "
+            "narrow those are; and two that share the luck of the same images can differ though "
+            "they overlap.",
+        ),
+        WrongSolution(
             "variances added",
             _judging(half=lambda r: 1.96 * float(r.std(0).norm())),
             "You add the variances, as for two independent sets of images. These are the same "
@@ -223,7 +237,8 @@ verdict = Exercise(
         _NEARLY,
         _JUST,
         (_noise(False, False), 0.012, _resamples(0.012, 0.0, 0.01)),
-        (_noise(False, False), 0.002, _resamples(0.002, 0.0, 0.01)),
+        (_noise(False, False), 0.0005, _resamples(0.0005, 0.0, 0.01)),
+        (_noise(True, True), 0.05, _resamples(0.05, 0.004, 0.001)),
         (_noise(False, False), 0.022, _resamples(0.022, 0.02, 0.008)),
         *map(_pairs, range(6)),
     ),
@@ -296,7 +311,7 @@ def _spoken(*groups: tuple[int, float, int, int], n_classes: int = 4) -> tuple[T
 
 
 _TWO = _spoken((0, 0.8, 50, 30), (1, 0.8, 50, 41), (2, 0.8, 50, 40), (3, 0.8, 50, 40))
-_RARE = _spoken((0, 0.7, 400, 240), (1, 0.6, 4, 0), (2, 0.9, 100, 90), (3, 0.9, 100, 90))
+_RARE = _spoken((0, 0.7, 400, 240), (1, 0.6, 4, 1), (2, 0.9, 100, 90), (3, 0.9, 100, 90))
 _DOUBTS = _spoken((0, 0.9, 100, 88), (1, 0.5, 100, 90), (2, 0.8, 60, 44), (3, 0.9, 60, 54))
 _SILENT = _spoken((0, 0.9, 100, 90), (2, 0.7, 100, 50), (3, 0.8, 100, 82))
 _SURE = _spoken((0, 0.99, 400, 380), (1, 0.55, 400, 190), (2, 0.9, 60, 54))
@@ -367,11 +382,11 @@ hidden_class = Exercise(
         ),
         value_case(
             "a rare class",
-            "class 0, said 400 times, is too sure by 0.1; class 1, said 4 times, by 0.6; the "
+            "class 0, said 400 times, is too sure by 0.1; class 1, said 4 times, by 0.35; the "
             "others are right as often as they say",
             _RARE,
             (0, 0.1),
-            "Four samples are off by 0.6 by chance more easily than 400 are by 0.1.",
+            "Four samples are off by 0.35 by chance more easily than 400 are by 0.1.",
         ),
         value_case(
             "a class that is never said",
@@ -410,6 +425,17 @@ hidden_class = Exercise(
             _class_where(lambda count, total, chance, right: (total / count).abs()),
             "You take the largest gap, however few samples it rests on. A rare class is off by a "
             "lot by chance.",
+        ),
+        WrongSolution(
+            "the largest gap of those that stand out",
+            _class_where(
+                lambda count, total, chance, right: torch.where(
+                    total.abs() > 1.96 * chance, (total / count).abs(), 0
+                )
+            ),
+            "You take the largest gap among the classes that stand out, as the package's list is "
+            "sorted. Asked for is the one that chance explains worst, which may be a smaller gap "
+            "of more samples.",
         ),
         WrongSolution(
             "too sure only",
@@ -566,6 +592,18 @@ def _leaks_nothing(answer) -> Finding | None:
 
 _SIDES = ("fit", "report")
 
+
+def _sides_case(name: str, given: str, arguments: tuple, sides: tuple, should: str) -> Case:
+    """As `value_case`, for bools: no remark on fractions."""
+
+    def check(answer) -> Finding | None:
+        returned = answer(*arguments)
+        fault = how_it_differs(returned, sides, 1e-6, _SIDES)
+        return Finding(show(returned, _SIDES), f"{should} {fault}") if fault else None
+
+    return Case(name, given, check)
+
+
 split = Exercise(
     lesson="09",
     name="split",
@@ -575,37 +613,33 @@ split = Exercise(
     minutes=10,
     reference=my_split,
     cases=(
-        value_case(
+        _sides_case(
             "one photo each",
             "garments 0, 1, 2, 3, one photo each, none of them trained on",
             _ALONE,
             ([1, 0, 1, 0], [0, 1, 0, 1]),
             "Even garments fit, odd ones report.",
-            names=_SIDES,
         ),
-        value_case(
+        _sides_case(
             "several photos",
             "garments 4, 7, 7, 4, 9, 2, none of them trained on",
             _PHOTOS,
             ([1, 0, 0, 1, 0, 1], [0, 1, 1, 0, 1, 0]),
             "All photos of one garment are on one side.",
-            names=_SIDES,
         ),
-        value_case(
+        _sides_case(
             "photos of training",
             "garments 0, 2, 3, 5, 7, one photo each; the first and the last were trained on",
             _SEEN,
             ([0, 1, 0, 0, 0], [0, 0, 1, 1, 0]),
             "What the network was trained on neither fits nor reports.",
-            names=_SIDES,
         ),
-        value_case(
+        _sides_case(
             "sisters of training photos",
             "garments 4, 4, 6, 6, 3, 5, 5, 1; the first photo and the sixth were trained on",
             _SISTERS,
             ([0, 0, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 0, 0, 1]),
             "Another photo of a garment that was trained on is no new garment.",
-            names=_SIDES,
         ),
         Case(
             "twenty logs",
