@@ -2,7 +2,7 @@
 # # 09 · Audit your own model
 #
 # *Somebody sends you a file of logits and asks: can I trust its confidence? Three such files lie in
-# this course. Two of them look alike to the last digit of the ECE, and one of these two would fail you
+# this course. Two of them have the same ECE to within a thousandth, and one of these two would fail you
 # where it matters. You find out which, say what cannot be said, and take the tools home.*
 #
 # {{header: lesson 01; for section 6 also lesson 02}}
@@ -178,8 +178,8 @@ claim("the package says so too, and that case_c has the lower log-loss",
 #
 # ## 4 · The class that the average hides
 #
-# ECE pools all classes. If a network doubts its shirts and trusts its coats too much, the two cancel in
-# every bin. So ask each class by itself: *when the network says it*, how sure is it, and how often
+# ECE pools all classes. If a network doubts its shirts and trusts its coats too much, the two can cancel
+# in every bin. So ask each class by itself: *when the network says it*, how sure is it, and how often
 # right? With ten classes one stands out by chance now and then; how many would, is drawn from calibrated
 # networks.
 #
@@ -225,11 +225,13 @@ claim("case_a has more classes off than chance explains, case_c has not",
       len(by_class["case_a"].outside) > by_class["case_a"].at_most_by_chance
       and len(by_class["case_c"].outside) <= by_class["case_c"].at_most_by_chance)  # fmt: skip
 missed = (cases["case_a"].argmax(1)[target == 6] != 6).double().mean().item()
-claim("two shirts in three are called something else", missed > 2 / 3, missed=missed)
+claim("three shirts in four are called something else", missed > 3 / 4, missed=missed)
+claim("T-shirts and coats, which most of them are taken for, it says too surely",
+      bool((by_class["case_a"].low[[0, 4]] > 0).all()))  # fmt: skip
 
 # %% [markdown]
 # **[observed]** A stranger with case_a's one line would send it to work. It fails whoever buys shirts, and
-# knows nothing of it: most shirts are called something else, by predictions that are too sure. And
+# knows nothing of it: most shirts are called something else, too surely. And
 # case_c's bag is no finding: one class of ten is what chance brings now and then.
 #
 # ### Explore
@@ -320,9 +322,8 @@ ex.split.check(my_split)
 my_split = ex.split.mine(my_split)
 
 # %%
-photos = torch.cat(
-    [data.train.inputs, test.inputs, 0.9 * test.inputs]
-)  # the test's twice, once darker
+# Two photos of each test garment, the second a little darker.
+photos = torch.cat([data.train.inputs, test.inputs, 0.9 * test.inputs])
 labels = torch.cat([data.train.target, test.target, test.target])
 group = torch.cat([torch.arange(7000), torch.arange(4500, 7000)])
 trained_on = group < 4500
