@@ -47,7 +47,7 @@ def ladder(history: History, split: str = "train", ax: Axes | None = None) -> Ax
 
     Returns:
         The axes: the curvature itself drawn thick, the bounds as edges of ever paler bands, the
-        paper's dashed; each labelled at its end.
+        paper's dashed; a line leads from the end of each to its name.
     """
     steps = history.column("step")
     decades = {
@@ -70,10 +70,13 @@ def ladder(history: History, split: str = "train", ax: Axes | None = None) -> Ax
     names = {"u0": "$\\lambda_{\\max}$", "u6": "u6, the paper's"}
     low, high = ax.get_ylim()
     heights = spread_apart([values[-1] for values in decades.values()], 0.04 * (high - low))
-    for rung, height in zip(decades, heights, strict=True):
+    beside = steps[-1] + 0.04 * (steps[-1] - steps[0])
+    for (rung, values), height in zip(decades.items(), heights, strict=True):
         color = readable({"u0": CURVATURE, "u6": IDEAL}.get(rung, BOUND))
-        ax.annotate(f" {names.get(rung, rung)}", (steps[-1], height), color=color, va="center",
-                    fontsize=9, annotation_clip=False)  # fmt: skip
+        leader = {"arrowstyle": "-", "color": color, "lw": 0.7, "shrinkA": 0, "shrinkB": 0}
+        ax.annotate(f" {names.get(rung, rung)}", (steps[-1], values[-1]), (beside, height),
+                    color=color, va="center", fontsize=9, annotation_clip=False,
+                    arrowprops=leader)  # fmt: skip
     ax.set(xlabel="training step", ylabel="$\\log_{10}$ of the bound")
     return ax
 
@@ -141,7 +144,10 @@ def slack_bars(totals: Mapping[str, Mapping[str, float]], ax: Axes | None = None
     ax.set_yticks(range(len(totals)), list(totals))
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    ax.set(xlabel="$\\log_{10}$ of the factor lost: below $\\lambda_{\\max}$ | above")
+    ax.set(
+        xlabel="$\\log_{10}$ of the factor lost, in the order of the rungs: "
+        "below $\\lambda_{\\max}$ | above"
+    )
     return ax
 
 
@@ -208,5 +214,5 @@ def logit_bounds_grid(cases: Mapping[str, Tensor], target: int = 0) -> Figure:
         if column[0] is not axes[0, 0]:
             column[0].set_ylabel("")
             column[1].set_yticklabels([])
-        column[1].set_title("")
+            column[1].set_title("")
     return fig

@@ -18,7 +18,19 @@ from ..metrics import (
     reliability_curve,
     wilson_interval,
 )
-from .style import BOUND, CURVATURE, IDEAL, MARGIN, RIGHT, STYLE, TEST, WRONG, figure, on_axes
+from .style import (
+    BOUND,
+    CURVATURE,
+    IDEAL,
+    MARGIN,
+    MARKERS,
+    RIGHT,
+    STYLE,
+    TEST,
+    WRONG,
+    figure,
+    on_axes,
+)
 
 NOISE = "#8c8c8c"  # grey: what chance makes of a perfectly calibrated network
 NOISE_LABEL = "calibrated network, by chance"
@@ -65,7 +77,7 @@ def reliability_diagram(
         ax: where to draw.
         color: of the accuracy bars (TEST or TRAIN).
         counts: draw on the horizontal axis which share of the samples each bin holds.
-        legend: say in the corner what the colours mean.
+        legend: say below the axis what the colours mean.
         floor: from `noise_floor` with the same bins: draw behind the bars where the accuracy of a
             calibrated network would lie; describe it by NOISE_BAND_ALT.
 
@@ -84,10 +96,10 @@ def reliability_diagram(
         bar.set_alpha(0.55 if n >= 10 else 0.12)
     low, high = wilson_interval(accuracy * count, count)
     errors = np.maximum([accuracy - low, high - accuracy], 0)
-    ax.vlines(confidence, accuracy, confidence, color=BOUND, lw=2.5, alpha=0.8)
-    ax.errorbar(confidence, accuracy, errors, fmt="o", ms=3.5, color=color, lw=1)
+    ax.vlines(confidence, accuracy, confidence, color=BOUND, lw=4)
+    ax.errorbar(confidence, accuracy, errors, fmt="o", ms=3.5, color="black", lw=1)
     ax.plot([0, 1], [0, 1], "--", color=IDEAL, lw=1)
-    meanings = {"accuracy": color, "gap to confidence": BOUND}
+    meanings = {"accuracy": color, "its 95 % interval": "black", "gap to confidence": BOUND}
     if floor is not None:
         low, high = floor.accuracy_low.numpy()[filled], floor.accuracy_high.numpy()[filled]
         ax.bar(left, high - low, width, low, align="edge", color=NOISE, alpha=0.6, zorder=2.5)
@@ -100,7 +112,9 @@ def reliability_diagram(
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
     if legend:
         handles = [Patch(color=c, alpha=0.7, label=label) for label, c in meanings.items()]
-        ax.legend(handles=handles, loc="upper left", fontsize=7.5, frameon=False)
+        # Below the axis: inside, it would lie on a bar of some diagram.
+        ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2,
+                  fontsize=7.5, frameon=False)  # fmt: skip
     return ax
 
 
@@ -120,7 +134,7 @@ def tempered_reliability(
         temperature: above 1 makes the network less sure, below 1 surer.
         n_bins: equal-width bins.
         ax: where to draw.
-        legend: say in the corner what the colours mean.
+        legend: say below the axis what the colours mean.
 
     Returns:
         The axes.
@@ -161,7 +175,7 @@ def temperature_grid(
         )
     for row, bins in zip(axes, n_bins, strict=True):
         for ax, temperature in zip(row, temperatures, strict=True):
-            tempered_reliability(logits, target, temperature, bins, ax, legend=ax is axes[0, 0])
+            tempered_reliability(logits, target, temperature, bins, ax, legend=ax is axes[-1, 0])
             ax.label_outer()
     return fig
 
@@ -269,18 +283,17 @@ def estimates_by_size(
         floors: of samples of these sizes, one each, to draw as a grey band; none leaves it out.
 
     Returns:
-        The axes, both logarithmic; lines are means, bands run from the lowest to the highest draw.
+        The axes, both logarithmic; lines are means, bars run from the lowest to the highest draw,
+        side by side. Each number of bins has its own mark.
     """
     if floors:
         low, high = np.transpose([(floor.low, floor.high) for floor in floors])
         ax.fill_between(sizes, low, high, color=NOISE, alpha=0.35, lw=0, zorder=0.5)
-    shades = np.linspace(1, 0.35, len(values))[::-1]  # a single one is dark
-    for shade, (n_bins, estimates) in zip(shades, sorted(values.items()), strict=True):
-        ax.plot(sizes, estimates.mean(1), "o-", color=TEST, alpha=shade)
-        ax.fill_between(
-            sizes, estimates.amin(1), estimates.amax(1), color=TEST, alpha=0.15 * shade, lw=0
-        )
-        ax.annotate(f" {n_bins} bins", (sizes[-1], estimates[-1].mean()), va="center",
+    for place, (n_bins, estimates) in enumerate(sorted(values.items())):
+        x = np.asarray(sizes) * 1.05**place
+        ax.plot(x, estimates.mean(1), MARKERS[place] + "-", color=TEST, lw=1, ms=5)
+        ax.vlines(x, estimates.amin(1), estimates.amax(1), color=TEST, lw=1)
+        ax.annotate(f"  {n_bins} bins", (x[-1], estimates[-1].mean()), va="center",
                     fontsize=9, annotation_clip=False)  # fmt: skip
     ax.set(xscale="log", yscale="log", xlabel="images", ylabel="ECE")
     return ax

@@ -43,7 +43,8 @@ def correlation_dots(
         ax: where to draw.
 
     Returns:
-        The axes; the columns of a group stand from left to right in the order given.
+        The axes; the columns of a group stand from left to right in the order given, and below each
+        group how many dots it has in the first set.
     """
     groups = list(next(iter(values.values())))
     lanes = len(values) + (published is not None)
@@ -62,7 +63,10 @@ def correlation_dots(
         ax.errorbar(x, means, stds, fmt="D", ms=5, color=IDEAL, capsize=3,
                     label="the paper, CIFAR-10")  # fmt: skip
     ax.axhline(0, color=IDEAL, lw=0.8)
-    ax.set_xticks(range(len(groups)), groups)
+    n_runs = [sum(map(len, next(iter(values.values()))[group].values())) for group in groups]
+    ax.set_xticks(
+        range(len(groups)), [f"{group}\n{n} runs" for group, n in zip(groups, n_runs, strict=True)]
+    )
     ax.grid(axis="x", visible=False)
     ax.set(ylim=(-1.08, 1.08), ylabel="correlation with sharpness")
     ax.legend(fontsize=8, framealpha=0.8)
@@ -162,9 +166,12 @@ def pairing_matrix(matrix: np.ndarray, labels: Sequence[str], ax: Axes | None = 
         ax: where to draw.
 
     Returns:
-        The axes: blue is -1, white 0, red 1; black lines part the groups.
+        The axes: blue is -1, white 0, red 1, in steps of a tenth (a palette of so few colours stays
+        what it is in a small PNG); black lines part the groups.
     """
-    image = ax.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    image = ax.imshow(
+        matrix, cmap=plt.get_cmap("RdBu_r", 20), vmin=-1, vmax=1, interpolation="nearest"
+    )
     starts = [i for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
     for start in starts[1:]:
         ax.axhline(start - 0.5, color=WRONG, lw=0.7)

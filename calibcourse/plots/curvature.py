@@ -11,7 +11,7 @@ from .style import BOUND, CURVATURE, IDEAL, WRONG, on_axes, readable
 
 @on_axes()
 def spectrum(spectra: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
-    """Eigenvalues from the largest to the smallest, on an axis that shows both signs.
+    """Eigenvalues from the largest to the smallest, against the logarithm of their rank.
 
     Args:
         spectra: label -> (d,) eigenvalues in ascending order; the first label gets the colour of
@@ -19,7 +19,7 @@ def spectrum(spectra: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
         ax: where to draw.
 
     Returns:
-        The axes.
+        The axes; the vertical one shows both signs.
     """
     for index, (label, values) in enumerate(spectra.items()):
         values = values.flip(0).cpu().numpy()
@@ -27,8 +27,8 @@ def spectrum(spectra: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
         ax.plot(np.arange(1, len(values) + 1), values, label=label, **style)
     ax.axhline(0, color=IDEAL, lw=0.8)
     ax.set_yscale("symlog", linthresh=1e-3)
-    ax.set(xlabel="rank", ylabel="eigenvalue")
-    ax.legend(frameon=False)
+    ax.set(xscale="log", xlabel="rank, from the largest down", ylabel="eigenvalue")
+    ax.legend(frameon=False, loc="lower left")
     return ax
 
 

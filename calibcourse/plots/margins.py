@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor, nn
 
 from ..attacks import RobustMargin, robust_margin
@@ -19,26 +20,33 @@ from .style import BOUND, IDEAL, MARGIN, STYLE, TEST, WRONG, draw_image, on_axes
 
 
 @on_axes()
-def margin_histogram(margins: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
+def margin_histogram(
+    margins: Mapping[str, Tensor],
+    ax: Axes | None = None,
+    limits: tuple[float, float] | None = None,
+) -> Axes:
     """Histograms of margins over each other, the first filled, the others as outlines.
 
     Args:
         margins: label -> (N,) margins, in logits.
         ax: where to draw.
+        limits: of the horizontal axis, where pictures are to be compared; what lies beyond is
+            counted in the outermost bars. None takes those of the margins.
 
     Returns:
         The axes; heights are shares of the images, so that sets of unlike size compare.
     """
     values = {label: margin.cpu().numpy() for label, margin in margins.items()}
     together = np.concatenate(list(values.values()))
-    bins = np.linspace(together.min(), together.max(), 41)
+    low, high = limits or (together.min(), together.max())
+    bins = np.linspace(low, high, 41)
     fills = ({"alpha": 0.55}, {"histtype": "step", "lw": 2, "color": WRONG})
     for index, (label, margin) in enumerate(values.items()):
         weights = np.full(len(margin), 1 / len(margin))
         style = {"color": MARGIN} | fills[min(index, 1)]
-        ax.hist(margin, bins, weights=weights, label=label, **style)
+        ax.hist(margin.clip(low, high), bins, weights=weights, label=label, **style)
     ax.axvline(0, color=IDEAL, ls="--", lw=1)
-    ax.set(xlabel="true margin m (logits)", ylabel="share of the images")
+    ax.set(xlabel="true margin m (logits)", ylabel="share of the images", xlim=limits)
     ax.legend(loc="upper left", frameon=False)
     return ax
 
@@ -89,7 +97,7 @@ def tail_band(margin: Tensor, bounds: TailBounds, ax: Axes | None = None) -> Axe
     ax.scatter(x, line["value"], s=4, color=TEST, lw=0, label="images")
     ax.set(yscale="log", ylim=(max(line["lower"].min(), 1e-20) / 3, 30),
            xlabel="true margin m (logits)", ylabel="error probability $1 - p_y$")  # fmt: skip
-    ax.legend(loc="lower left", frameon=False)
+    ax.legend(loc="lower left", frameon=False, markerscale=3)
     return ax
 
 
@@ -110,9 +118,15 @@ def radius_panel(
         answers: (N,) what the network says to the attacked images.
         classes: names of the answers.
         radius: of the ball, in units of 1/255.
+
+    The histogram's axes depend on the clean margins alone: only the attacked ones move with ε.
     """
     histogram, *pictures = axes
-    margin_histogram({"clean": clean, "attacked": attacked.margin}, ax=histogram)
+    reach = clean.abs().max().item()
+    limits = (-1.5 * reach, 1.1 * reach)
+    margin_histogram({"clean": clean, "attacked": attacked.margin}, histogram, limits)
+    tallest = max(bar.get_height() for bar in histogram.patches if isinstance(bar, Rectangle))
+    histogram.set_ylim(0, 1.4 * tallest)
     flipped = ((clean > 0) & (attacked.margin < 0)).nonzero()[:, 0]
     histogram.set_title(
         f"ε = {radius:g}/255: {len(flipped)} of {int((clean > 0).sum())} flip", fontsize=9.5

@@ -3,6 +3,7 @@
 from .configs import LABELS, METHODS, ComparisonConfig, TrajectoryConfig
 from .correlations import (
     at_even_steps,
+    by_learning_rate,
     correlation,
     correlations,
     pearson,
@@ -52,6 +53,7 @@ from .outcomes import (
     verdicts,
 )
 from .paper import published
+from .placebo import PLACEBOS, pairings, placebo_kinds
 from .plans import COMPARISONS, FOUR, GRID, PROFILES, TRAJECTORIES, plan
 from .records import Run, Sweep, load_recorded
 from .report import table_1_text
@@ -82,6 +84,7 @@ __all__ = [
     "LABELS",
     "MATCHED",
     "METHODS",
+    "PLACEBOS",
     "PROFILES",
     "REMEDIES",
     "SHIFT_METHODS",
@@ -101,6 +104,7 @@ __all__ = [
     "at_matched_loss",
     "balance",
     "by_label",
+    "by_learning_rate",
     "compare",
     "comparison_figure",
     "correlation",
@@ -120,8 +124,10 @@ __all__ = [
     "matched_loss_plane",
     "median_slack",
     "outcomes",
+    "pairings",
     "peak",
     "pearson",
+    "placebo_kinds",
     "plan",
     "predicted_correlation",
     "probes_within",

@@ -141,10 +141,33 @@ def correlations(
     Returns:
         label of the optimizer -> learning rate -> one value per seed, in the order of the runs.
     """
+    return by_learning_rate(
+        sweep, lambda run: correlation(run.history, column, method=method, steps=steps(run))
+    )
+
+
+def by_learning_rate(
+    sweep: Sweep[TrajectoryConfig], value: Callable[[Run[TrajectoryConfig]], float]
+) -> dict[str, dict[float, list[float]]]:
+    """One number per run, by optimizer and learning rate: what `plots.correlation_dots` draws.
+
+    Args:
+        sweep: the runs.
+        value: from a run to the number.
+
+    Returns:
+        label of the optimizer -> learning rate -> one value per seed, in the order of the runs.
+
+    Example:
+        >>> from calibcourse.reproduce import load_recorded
+        >>> runs = load_recorded("cifar10_small").select(optimizer="gd")
+        >>> list(by_learning_rate(runs, lambda run: run.config.steps)["GD"].values())
+        [[3000, 3000, 3000], [1500, 1500, 1500]]
+    """
     values: dict[str, dict[float, list[float]]] = {}
     for run in sweep.runs:
-        value = correlation(run.history, column, method=method, steps=steps(run))
-        values.setdefault(run.config.label, {}).setdefault(run.config.lr, []).append(value)
+        by_rate = values.setdefault(run.config.label, {})
+        by_rate.setdefault(run.config.lr, []).append(value(run))
     return values
 
 

@@ -70,7 +70,7 @@ def _draw(ax: Axes, runs: Sequence[Run[TrajectoryConfig]], column: str) -> None:
     """The lines of one panel."""
     color = QUANTITIES[column][1]
     rates = sorted({run.config.lr for run in runs})
-    for shade, lr in zip(np.linspace(0.3, 1, len(rates)), rates, strict=True):
+    for shade, lr in zip(np.linspace(0.4, 1, len(rates)), rates, strict=True):
         histories = [run.history for run in runs if run.config.lr == lr]
         # Runs that diverged are shorter; the mean goes as far as all seeds do. Step 0 has no place
         # on a logarithmic axis.
@@ -119,7 +119,7 @@ def _draw_stops(ax: Axes, sweep: Sweep[TrajectoryConfig], column: str) -> None:
         r = np.stack([correlation_by_stop_over_peak(run, column) for run in runs])
         everything.append(r)
         enough = np.isfinite(r).mean(0) >= 0.5
-        color = f"C{number}"
+        color = plots.readable(f"C{number}")
         stops, median = STOPS[enough], np.nanmedian(r[:, enough], axis=0)
         ax.plot(stops, median, color=color, lw=1.6, label=label)
         if label in published(column):

@@ -1,7 +1,6 @@
 """Figures of calibration, read back."""
 
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from plots_cases import (
     LOGITS,
     MARGINS,
     TARGET,
-    bands,
     bars,
     legend,
     lines,
@@ -52,14 +50,15 @@ def test_reliability_diagram_draws_the_filled_bins(color):
     np.testing.assert_allclose(segments(ax, plots.BOUND), gaps)
     low, high = plots.wilson_interval(np.array([1.0, 14, 60]), np.array([5.0, 20, 75]))
     whiskers = np.stack([np.transpose([confidence, end]) for end in (low, high)], axis=1)
-    np.testing.assert_allclose(segments(ax, color), whiskers)
-    np.testing.assert_allclose(lines(ax, color=color, marker="o"), [[confidence, accuracy]])
+    np.testing.assert_allclose(segments(ax, "black"), whiskers)  # not in the colour of the gaps
+    np.testing.assert_allclose(lines(ax, color="black", marker="o"), [[confidence, accuracy]])
     np.testing.assert_array_equal(lines(ax, color=plots.IDEAL, linestyle="--"), [[[0, 1]] * 2])
     # The strip of counts: shares of all samples, the largest fixed at 0.15.
     strip = np.array([5, 20, 75]) / 75 * 0.15
     np.testing.assert_allclose(bars(ax, plots.IDEAL), np.transpose([left, [0] * 3, width, strip]))
     assert legend(ax) == {
         "accuracy": color.lower(),
+        "its 95 % interval": "#000000",
         "gap to confidence": plots.BOUND.lower(),
         "images per bin (largest 75%)": plots.IDEAL.lower(),
     }
@@ -70,7 +69,7 @@ def test_reliability_diagram_leaves_out_what_is_not_wanted():
     ax = plots.reliability_diagram(CURVE, counts=False, legend=False)
     assert ax.get_legend() is None and len(bars(ax, plots.IDEAL)) == 0
     assert list(legend(plots.reliability_diagram(CURVE, counts=False))) == [
-        "accuracy", "gap to confidence",
+        "accuracy", "its 95 % interval", "gap to confidence",
     ]  # fmt: skip
 
 
@@ -107,7 +106,7 @@ def test_noise_band_spans_the_floor_on_either_axis():
 def test_tempered_reliability_divides_the_logits_and_states_the_scores():
     # Odds of 9 become 3: confidence 3/4, which is the accuracy.
     ax = plots.tempered_reliability(LOGITS, TARGET, temperature=2.0, n_bins=5)
-    np.testing.assert_allclose(lines(ax, color=plots.TEST, marker="o"), [[[0.75], [0.75]]])
+    np.testing.assert_allclose(lines(ax, color="black", marker="o"), [[[0.75], [0.75]]])
     np.testing.assert_allclose(bars(ax, plots.TEST), [[0.6, 0, 0.2, 0.75]])
     nll = -(3 * math.log(0.75) + math.log(0.25)) / 4
     assert ax.get_title() == f"T = 2.00, 5 bins\nECE 0.000, NLL {nll:.2f} nats"
@@ -119,7 +118,7 @@ def test_temperature_grid_has_a_row_per_binning_and_a_column_per_temperature():
     fig = plots.temperature_grid(LOGITS, TARGET, (0.5, 2.0), (4, 8))
     heads = [ax.get_title().split("\n")[0] for ax in fig.axes]
     assert heads == [f"T = {t}, {n} bins" for n in (4, 8) for t in ("0.50", "2.00")]
-    assert [ax.get_legend() is not None for ax in fig.axes] == [True, False, False, False]
+    assert [ax.get_legend() is not None for ax in fig.axes] == [False, False, True, False]
     for ax, (temperature, n_bins) in zip(
         fig.axes, [(0.5, 4), (2.0, 4), (0.5, 8), (2.0, 8)], strict=True
     ):
@@ -178,17 +177,15 @@ def test_estimates_by_size_draw_mean_and_range_of_every_binning():
         n_bins: torch.tensor([[0.1, 0.3], [0.1, 0.2]]) * n_bins / 10 for n_bins in (50, 5, 15, 100)
     }
     ax = plots.estimates_by_size(sizes, values)
-    found = lines(ax, color=plots.TEST)
-    assert len(found) == len(values) == len(bands(ax))
-    for n_bins, line, band in zip(sorted(values), found, bands(ax), strict=True):
-        np.testing.assert_allclose(line, [sizes, values[n_bins].mean(1)])
-        for got, wanted in zip(
-            band, (sizes, values[n_bins].amin(1), values[n_bins].amax(1)), strict=True
-        ):
-            np.testing.assert_allclose(got, wanted)
-    shades = [line.get_alpha() for line in ax.lines]
-    assert all(a < b for a, b in pairwise(shades)) and shades[-1] == 1
-    assert words(ax) == [f" {n_bins} bins" for n_bins in sorted(values)]
+    found, ranges = lines(ax, color=plots.TEST), segments(ax, plots.TEST).reshape(4, 2, 2, 2)
+    assert len(found) == len(values)
+    for place, n_bins in enumerate(sorted(values)):
+        x = np.array(sizes) * 1.05**place  # beside each other
+        np.testing.assert_allclose(found[place], [x, values[n_bins].mean(1)])
+        ends = np.stack([values[n_bins].amin(1), values[n_bins].amax(1)], axis=1)
+        np.testing.assert_allclose(ranges[place], np.stack([x[:, None] + 0 * ends, ends], axis=2))
+    assert len({line.get_marker() for line in ax.lines}) == len(values)
+    assert words(ax) == [f"  {n_bins} bins" for n_bins in sorted(values)]
     assert [text.xy[1] for text in ax.texts] == pytest.approx(
         [0.15 * n / 10 for n in sorted(values)]
     )

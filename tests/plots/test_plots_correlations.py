@@ -40,7 +40,8 @@ def test_correlation_dots_stand_in_lanes_of_their_group(published):
         np.testing.assert_allclose(diamonds, [[4 / 15, 19 / 15], [0.9, 0.8]])
         bar = segments(ax, plots.IDEAL)[:, :, 1]
         np.testing.assert_allclose(bar, [[0.85, 0.95], [0.7, 0.9]])
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["SGD", "Muon"]
+    ticks = [tick.get_text() for tick in ax.get_xticklabels()]
+    assert ticks == ["SGD\n3 runs", "Muon\n2 runs"]
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     assert labels == [*colors, "the paper, CIFAR-10"][:lanes]
     assert ax.get_ylim() == (-1.08, 1.08)

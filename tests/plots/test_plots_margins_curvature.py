@@ -103,6 +103,7 @@ def test_radius_panel_shows_the_most_decided_images_that_flip():
     _, axes = plots.figure(5)
     plots.radius_panel(axes[:3], clean, attacked, torch.tensor([2, 1, 0, 2, 0]), CLASSES, 8)
     assert axes[0].get_title() == "ε = 8/255: 3 of 4 flip"
+    assert axes[0].get_xlim() == (-7.5, 5.5)
     assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["clean", "attacked"]
     titles = ["m 5.0 → -2.0\nnow “shirt”", "m 3.0 → -3.0\nnow “coat”"]
     assert [ax.get_title() for ax in axes[1:3]] == titles
@@ -114,6 +115,10 @@ def test_radius_panel_shows_the_most_decided_images_that_flip():
     plots.radius_panel(axes[3:], clean, RobustMargin(clean, attacked.adversarial_inputs),
                        torch.zeros(5).long(), CLASSES, 0)  # fmt: skip
     assert not axes[4].images and not axes[4].axison  # nothing flips: an empty place
+    # The same axes at every radius, so that the histogram moves and nothing else.
+    assert (axes[3].get_xlim(), axes[3].get_ylim()) == (axes[0].get_xlim(), axes[0].get_ylim())
+    counted = bars(axes[0], plots.MARGIN)[:, 3].sum(), outline(axes[0], plots.WRONG).sum()
+    assert counted == pytest.approx((1, 1))
 
 
 def test_epsilon_grid_has_a_column_per_radius():
@@ -197,8 +202,9 @@ def test_ladder_draws_every_rung_between_its_neighbours(split):
     names = [*plots.RUNGS[:4], "$\\lambda_{\\max}$", *plots.RUNGS[5:-1], "u6, the paper's"]
     assert [text.strip() for text in words(ax)] == names
     # A decade apart, so that no label needs to move.
-    assert [text.xy[1] for text in ax.texts] == pytest.approx([d[-1] for d in decades])
-    assert {text.xy[0] for text in ax.texts} == {20}
+    for text, values in zip(ax.texts, decades, strict=True):
+        assert text.xy == pytest.approx((20, values[-1]))  # from here a line leads to the name
+        assert text.xyann == pytest.approx((20.8, values[-1])) and text.arrow_patch is not None
 
 
 def test_ladder_parts_labels_that_would_collide_and_skips_rungs_not_measured():
@@ -208,7 +214,8 @@ def test_ladder_parts_labels_that_would_collide_and_skips_rungs_not_measured():
     assert [y[0] for _, y in (line.get_data() for line in ax.lines)] == pytest.approx(
         [*ends.values()]
     )
-    heights = [text.xy[1] for text in ax.texts]
+    heights = [text.xyann[1] for text in ax.texts]
+    assert [text.xy[1] for text in ax.texts] == pytest.approx([*ends.values()])
     low, high = ax.get_ylim()
     gap = 0.04 * (high - low)
     assert all(b - a >= gap - 1e-9 for a, b in pairwise(heights))
