@@ -5,7 +5,7 @@
 # and loose by factors of a thousand. You will take it apart inequality by inequality, see where it
 # loses what, and replace the worst step by one that holds ECE and curvature between two sides.*
 #
-# {{header: lessons 02 and 03}}
+# {{header: lessons 02, 03 and 04}}
 #
 # **You will be able to**
 #
@@ -110,8 +110,11 @@ plots.show(
 claim(
     "every test image obeys B.2, B.3, B.3+, B.4 and B.4+", gaps.holds and tail.holds and bend.holds
 )
-claim("B.2 is an equality on every right answer",
-      bool((gaps.log.upper[correct] == gaps.log.value[correct]).all()))  # fmt: skip
+rest = torch.as_tensor(my_gap_and_rest(test_logits.cpu(), test_target.cpu())[1])
+right = correct.cpu()
+claim("B.2 leaves nothing over on right answers, and on the median wrong one less than 0.05",
+      bool((rest[right].abs() < 1e-6).all()) and rest[~right].median() < 0.05,
+      rest=rest[~right].median())  # fmt: skip
 claim("no lemma but the paper's upper B.3 exceeds 2; that one exceeds 1,000 on some test image",
       bend.paper_upper.max() <= 2 and gaps.upper.max() <= 1 and tail.paper_upper.max() > 1000)  # fmt: skip
 
@@ -181,8 +184,9 @@ print("training images", train_bounds, "\ntest images", test_bounds, sep="\n")
 # %%
 claim("all training images are right, and the whole chain holds",
       train_bounds.regime == "interpolating" and train_bounds.holds)  # fmt: skip
-claim("the sharper lower bound is at least four times the paper's",
-      train_bounds.lower > 4 * train_bounds.paper_lower)  # fmt: skip
+lower = float(my_ece_lower(cc.true_margin(train_logits, train_target).cpu()))
+claim("your lower bound is at least four times the paper's, and below ECE",
+      4 * train_bounds.paper_lower < lower < train_bounds.ece)  # fmt: skip
 claim("ECE is the same for 1, 7 and 100 bins, up to rounding",
       all(abs(cc.ece_bounds(train_logits, train_target, n).ece / train_bounds.ece - 1) < 1e-9
           for n in (1, 7, 100)))  # fmt: skip
@@ -194,7 +198,8 @@ claim("more than nine tenths of the test images' Q belong to their worst 5 %",
       cc.margin_moment_share(margin, 0.05) > 0.9, share=cc.margin_moment_share(margin, 0.05))  # fmt: skip
 
 # %% [markdown]
-# So on test data $(K-1)Q$ is a statement about the few images that are most confidently wrong.
+# So on test data $(K-1)Q$ is a statement about the few images that are most confidently wrong
+# **[observed]**.
 # $1-p_y$ stops at 1 for them; $e^{-m}$ does not. Stop the chain one step earlier and the explosion is
 # gone.
 #
@@ -237,11 +242,10 @@ my_rungs = ex.rungs.mine(my_rungs)
 ladder = cc.curvature_ladder(model, data.train.inputs, train_target)
 grams = curvature.jacobian_grams(model, data.train.inputs).double()
 hessians = curvature.logit_hessian(train_logits.double())
-bend = torch.linalg.eigvalsh(hessians)[:, -1]
-pairs = torch.linalg.eigvalsh(grams)[:, -1] * bend
 claim("the whole ladder holds on the 1,000 training images", ladder.holds)
-claim("the package's u2 is the mean of the products, to six digits",
-      abs(ladder.u2 / pairs.mean().item() - 1) < 1e-6, u2=ladder.u2)  # fmt: skip
+yours = [float(rung) for rung in my_rungs(grams.cpu(), hessians.cpu())]
+claim("your three rungs are the package's, to three digits",
+      np.allclose(yours, [ladder.u1, ladder.u2, ladder.u3], rtol=1e-3))  # fmt: skip
 
 fig, (left, right) = plots.figure(2, width=5.2, height=4.2)
 plots.ladder(history, "train", ax=left)
@@ -255,8 +259,12 @@ plots.show(
     "all fall once the images are fitted. Right, on test images: the same up to u5, but the "
     "paper's dashed line climbs away from all others throughout.",
 )
-claim("the paper's bound exceeds u4 on training images at every probe",
-      bool((history.column("train_log_u6") > history.column("train_log_u4")).all()))  # fmt: skip
+last = {split: np.diff([history.column(f"{split}_log_u{k}")[-1] for k in range(7)]) / np.log(10)
+        for split in ("train", "test")}  # fmt: skip
+claim("at the end, on test images, the step to u6 loses a factor above 10,000, all others below 1,000",
+      last["test"][5] > 4 and last["test"][:5].sum() < 3, decades=last["test"])  # fmt: skip
+claim("on training images it loses a factor of 3 to 30", 0.5 < last["train"][5] < 1.5,
+      decades=last["train"])  # fmt: skip
 claim("u1, which never looks at C_J, is within a factor of 30 of the curvature throughout",
       bool((history.column("train_log_u1") - history.column("train_log_u0")
             < torch.tensor(30.0).log().item()).all()))  # fmt: skip
@@ -300,11 +308,11 @@ my_small_features = ex.escape.mine(my_small_features)
 
 # %%
 generator = torch.Generator().manual_seed(0)
-features = 0.01 * torch.randn(50, 20, generator=generator)
-labels = torch.randint(10, (50,), generator=generator)
 without, with_bias = torch.nn.Linear(20, 10, bias=False), torch.nn.Linear(20, 10)
 with torch.no_grad():
     without.weight.normal_(generator=generator)
+    features = torch.as_tensor(my_small_features(without.weight.clone()), dtype=torch.float32)
+    labels = torch.randint(10, (len(features),), generator=generator)
     with_bias.weight.copy_(without.weight)
     with_bias.bias.zero_()  # the same function, one more parameter
 
@@ -312,8 +320,8 @@ escaped = cc.curvature_ladder(without, features, labels)
 held = cc.curvature_ladder(with_bias, features, labels)
 promised = cc.mean_misconfidence(without(features)).item() / 9
 print("l4 without a bias:", escaped.missing["l4"])
-claim("without a bias the curvature is less than a hundredth of u/(K-1)",
-      escaped.u0 < promised / 100, curvature=escaped.u0, promised=promised)  # fmt: skip
+claim("without a bias, on your features, the curvature is below u/(K-1)",
+      escaped.u0 < promised, curvature=escaped.u0, promised=promised)  # fmt: skip
 claim("the same function with a bias of zeros obeys l4", held.holds and held.u0 >= promised)
 
 # %% [markdown]
@@ -337,7 +345,8 @@ plots.sandwich(history, "train", ax=left)
 left.set_title("Training: the error ends, the band closes")
 plots.sandwich(history, "test", ax=right)
 right.set_title("Test: the error stays, the band too")
-right.legend(frameon=False, fontsize=8, loc="center right")
+for ax, place in ((left, (0.5, 0.45)), (right, "center right")):
+    ax.legend(frameon=False, fontsize=8, loc=place)
 plots.show(
     fig,
     alt="ECE against training step, logarithmic, inside a band from |u - err| to u + err and dashed "
@@ -363,7 +372,7 @@ claim("over the run, u on test images halves at least, and their curvature at le
 # On test data ECE runs along $|u-\mathrm{err}|$: nearly every bin is over-confident, so nothing
 # cancels **[observed]**. What ECE measures there is how far $u$ has fallen *below* an error rate that
 # no longer moves. And $u$ itself need not follow the curvature either: the sandwich of section 4 has
-# room for a factor $2C_J^2(K-1)$, and on test images $u$ fell while their curvature rose.
+# room for a factor $2C_J^2(K-1)$, and on test images $u$ fell while their curvature rose **[observed]**.
 #
 # ## 6 · The bill, for every optimizer
 #
