@@ -121,9 +121,12 @@ def well_behaved(model: Model, inputs: Tensor) -> Model:
             )
         check_is_tensor(whole)
         if whole.ndim == 2 and len(whole) == len(few) and torch.isfinite(whole).all():
-            _check_repeats(model, inputs, random)
-            if len(few) > 1:
-                _check_one_by_one(model, inputs)
+            _check_repeats(model, _few(inputs), whole)
+            for _ in range(TIMES if random else 0):
+                many = inputs[torch.arange(MANY, device=inputs.device) % len(inputs)]
+                _check_repeats(model, many, model(many.clone()))
+            if len(whole) > 1:
+                _check_one_by_one(model, _few(inputs), whole)
     return OnCopies(model) if writes else model
 
 
@@ -166,31 +169,26 @@ def check_is_tensor(result: object) -> None:
         )
 
 
-def _check_repeats(model: Model, inputs: Tensor, random: bool) -> None:
-    """Require equal outputs for equal inputs, looking longer where random numbers are drawn."""
-    samples = _few(inputs)
-    if random:
-        samples = inputs[torch.arange(MANY, device=inputs.device) % len(inputs)]
-    for _ in range(TIMES if random else 1):
-        if apart := _apart(model, lambda run: (run(samples.clone()), run(samples.clone()))):
-            raise ValueError(
-                "model must say the same when it is called again with the same inputs, but two "
-                f"outputs are {apart:.1g} apart: functional dropout, DropPath or noise is at work; "
-                "call model.eval() first (in a module of your own pass self.training on)"
-            )
+def _check_repeats(model: Model, samples: Tensor, output: Tensor) -> None:
+    """Require the same output once more."""
+    if apart := _apart(model, output, model(samples.clone()), samples, samples):
+        raise ValueError(
+            "model must say the same when it is called again with the same inputs, but two "
+            f"outputs are {apart:.1g} apart: functional dropout, DropPath or noise is at work; "
+            "call model.eval() first (in a module of your own pass self.training on)"
+        )
 
 
-def _check_one_by_one(model: Model, inputs: Tensor) -> None:
+def _check_one_by_one(model: Model, samples: Tensor, output: Tensor) -> None:
     """Require that the outputs of all but the last sample do not change when that one is absent."""
-    samples = _few(inputs)
     rest = samples[:-1]
     try:
-        apart = _apart(model, lambda run: (run(samples.clone())[: len(rest)], run(rest.clone())))
+        alone = model(rest.clone())
     except Exception as error:  # whatever a model raises that cannot do with fewer samples
         raise ValueError(
             f"model must treat samples one by one, but fails on a part of the inputs: {error}"
         ) from error
-    if apart:
+    if apart := _apart(model, output, alone, samples, rest):
         raise ValueError(
             "model must treat samples one by one, but the logits of a sample are "
             f"{apart:.1g} apart with and without the rest of its batch: statistics of the batch or "
@@ -199,18 +197,19 @@ def _check_one_by_one(model: Model, inputs: Tensor) -> None:
         )
 
 
-def _apart(model: Model, pair: Callable[[Model], tuple[Tensor, Tensor]]) -> float:
-    """How far two outputs that should agree are apart; 0 where that is rounding.
+def _apart(model: Model, first: Tensor, second: Tensor, samples: Tensor, others: Tensor) -> float:
+    """How far the outputs of `samples` and of their first few, `others`, are; 0 for rounding.
 
     Rounding may be large beside logits that are small differences of large numbers. But in float64
     it is a billion times smaller, which chance and statistics are not.
     """
-    apart = _distance(*pair(model))
+    apart = _distance(first[: len(others)], second)
     if apart and isinstance(model, nn.Module):
         try:
-            return _distance(*pair(lambda inputs: in_float64(model, inputs)))
+            first, second = (in_float64(model, part.clone()) for part in (samples, others))
         except Exception:  # no float64 on the device, or in the model
             return apart
+        return _distance(first[: len(others)], second)
     return apart
 
 
