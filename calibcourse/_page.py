@@ -40,6 +40,7 @@ def page(title: str, body: Iterable[object]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<link rel="icon" href="data:,">\n'  # no browser asks for one
         f"<title>{escaped(title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n"
         f"<main>\n<h1>{escaped(title)}</h1>\n"
         + "\n".join(map(escaped, body))

@@ -9,6 +9,8 @@ from sphinx.application import Sphinx
 
 from ..formulas import mathml
 
+_ROW = re.compile(r"\|[ -].*\|")
+
 
 def _inline(translator, node: nodes.math) -> None:
     translator.body.append(mathml(node.astext()))
@@ -30,7 +32,7 @@ def as_restructured(lines: list[str]) -> list[str]:
         ['mean \\|u - err\\|', '', '>>> a | b']
     """
     found: list[str] = []
-    for is_table, block in groupby(lines, key=lambda line: line.startswith("|")):
+    for is_table, block in groupby(lines, key=lambda line: bool(_ROW.fullmatch(line))):
         written = _list_table if is_table else _with_bars
         found += written(block)
     return found

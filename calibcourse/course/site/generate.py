@@ -12,9 +12,11 @@ from collections.abc import Callable
 from html import escape
 from importlib import import_module, resources
 from pathlib import Path
+from types import FunctionType
 
 import nbformat
 from sphinx.application import Sphinx
+from sphinx.util.console import strip_escape_sequences
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 from ..build import read_notebook
@@ -31,6 +33,11 @@ _BENCHMARKS = re.compile(r"<!-- benchmarks -->\n(.*?)<!-- /benchmarks -->", re.S
 _COMMENT = re.compile(r"<!--.*?-->\n?", re.S)
 _TITLE = re.compile(r"(?m)^# # (.+)$")
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+_NAMES = (
+    ('<aside class="sidebar-drawer"', 'aria-label="All pages"'),
+    ('<aside class="toc-drawer"', 'aria-label="On this page"'),
+    ('<p class="caption" role="heading"', 'aria-level="2"'),
+)
 _OPTIONS = {
     "extensions": [
         "myst_nb",
@@ -57,7 +64,6 @@ _OPTIONS = {
     "autodoc_preserve_defaults": True,
     "napoleon_use_ivar": True,
     "add_module_names": False,
-    "python_maximum_signature_line_length": 80,
     "language": "en",
 }
 
@@ -81,6 +87,8 @@ def site(root: Path, out: Path, log: Callable[[str], None] = print) -> None:
         title = write_sources(root, source)
         for line in run_sphinx(source, made, title).splitlines():
             log(line.replace(f"{source}/", ""))
+        for page in made.rglob("*.html"):
+            _write(page, repaired(page.read_text(encoding="utf-8")))
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(made, out)
     log(f"wrote {out / 'index.html'}")
@@ -156,6 +164,7 @@ def run_sphinx(source: Path, made: Path, title: str) -> str:
         "project": title,
         "html_title": title,
         "html_static_path": static,
+        "html_favicon": f"{static[0]}/icon.svg",
         "html_extra_path": [str(source / "extra")],
         "exclude_patterns": ["extra", "static"],
     }
@@ -172,14 +181,24 @@ def run_sphinx(source: Path, made: Path, title: str) -> str:
             status=None,
             warning=warnings,
         ).build()
-    return warnings.getvalue()
+    return strip_escape_sequences(warnings.getvalue())
+
+
+def repaired(page: str) -> str:
+    """A page whose landmarks and headings, which Furo and Sphinx leave without, have names."""
+    for part, attribute in _NAMES:
+        page = page.replace(part, f"{part} {attribute}")
+    return page
 
 
 def public_modules() -> list[str]:
     """The modules of the package from which `import calibcourse` takes its names."""
+    return sorted({thing.__module__.split(".")[1] for thing in _public().values()})
+
+
+def _public() -> dict[str, object]:
     package = import_module("calibcourse")  # what is described, not what is used
-    objects = (getattr(package, name) for name in package.__all__)
-    return sorted({thing.__module__.split(".")[1] for thing in objects})
+    return {name: getattr(package, name) for name in package.__all__}
 
 
 def _introduction(root: Path, source: Path) -> tuple[str, str]:
@@ -229,7 +248,12 @@ def _teaching(lessons: list[Path]) -> str:
 
 def _reference(module: str) -> str:
     name = f"calibcourse.{module}"
-    return f"{module}\n{'=' * len(module)}\n\n.. automodule:: {name}\n   :members:\n"
+    text = f"{module}\n{'=' * len(module)}\n\n.. automodule:: {name}\n   :members:\n"
+    for public, thing in _public().items():
+        instance = not isinstance(thing, type | FunctionType)
+        if instance and thing.__module__ == name:  # its value would be an address in memory
+            text += f"\n.. autodata:: {name}.{public}\n   :no-value:\n"
+    return text
 
 
 def _reference_index(modules: list[str]) -> str:
