@@ -42,8 +42,8 @@ truth = small.train.target
 #
 # | statement | as long as | dropped in |
 # |---|---|---|
-# | $\lambda_{\max}(G) \le 2C_J^2\,u$: curvature fades with doubt | the loss is cross-entropy | 1 |
-# | training ECE $= u \to 0$ once all is fitted | the labels are true | 2 |
+# | once all is fitted, sharpness and training ECE fade together | the loss is cross-entropy | 1 |
+# | a training ECE near 0 says something about the world | the labels are true | 2 |
 # | a temperature fitted on held-out images repairs | new images are like those | 3 |
 # | $(K-1)\,Q$ bounds the ECE usefully | nothing is wrong and sure | 4 |
 #
@@ -108,7 +108,7 @@ claim("|u - err| ≤ ECE ≤ u + err asks for no loss: ECE sits on the lower sid
 
 # %% [markdown]
 # It is *under*-confident: at the ideal logits $(1,0,\dots,0)$ the softmax gives the right class
-# $e/(e+K-1)$ **[paper]**. Better fits make that worse, not better.
+# $e/(e+K-1)$ **[paper]**. A better fit only comes closer to that.
 #
 # ### Exercise 1: what squared error drives to
 #
@@ -149,8 +149,8 @@ claim("one temperature, below 1/2, takes away three quarters of the test ECE",
       scaling.temperature < 0.5 and repaired < ideal_ece / 4)  # fmt: skip
 
 # %% [markdown]
-# So what broke is the *link*, not the network **[here]**: squared error has $\lambda_{\max}\ge\frac2K$
-# at any doubt, and its confidence is a convention of the softmax that one number undoes.
+# What broke is the *link*, not the network **[here]**: squared error keeps $\lambda_{\max}\ge\frac2K$
+# however good the fit, and its confidence comes from the scale of its targets, which one number undoes.
 #
 # ## 2 · Other labels
 #
@@ -576,8 +576,8 @@ claim("the one loses at least half as many right answers again as the other",
 
 # %% [markdown]
 # Logits on clean images are all that ECE, NLL, Brier score and any audit of a file can see **[here]**.
-# Two networks may agree on every one and be a pixel apart from different worlds. What lies *around* an
-# image has to be asked of the network itself.
+# Two networks may agree on all of them and differ in how far their images are from a mistake. What lies
+# *around* an image has to be asked of the network itself.
 #
 # ## What could be wrong here
 #

@@ -76,6 +76,7 @@ ONE_AXES = {
     "sam_step": ((10.0, 1.0), (1.0, 1.0), 0.5),
     "sandwich": (RUN, "validation"),
     "shares": ({"SGD": 0.25, "Muon": 0.5}, "share"),
+    "shift_band": ([LOGITS / (1 + grade) for grade in range(6)], TARGET, "rotation"),
     "slack_bars": (TOTALS,),
     "spectrum": ({"dense": torch.tensor([-1.0, 0.0, 4.0])},),
     "tail_band": (torch.tensor([3.0, 1.0, -1.0]), TAIL),
@@ -91,6 +92,7 @@ FIGURES = {
     "epsilon_grid": (FLIPS, IMAGES, CLASSES, (0, 16)),
     "image_grid": (IMAGES.inputs, ["a", "b", "c"], 2),
     "logit_bounds_grid": ({"sure": torch.tensor([4.0, 0, 0]), "torn": torch.tensor([1.0, 1, 0])},),
+    "shift_grid": (FLIPS, IMAGES),
     "snapshots": ([(CURVE, MARGINS, 3.0), (CURVE, MARGINS + 1, 5.25)], [0, 1200]),
     "temperature_grid": (LOGITS, TARGET, (0.5, 2.0), (4, 8)),
     "three_instruments": (CURVE, MARGINS, [0, 1200], [1.0, 3.0]),
@@ -99,12 +101,12 @@ FIGURES = {
 
 
 # Those that fill the axes they get, and what is no figure of results.
-SEVERAL_AXES = {"logit_bounds", "noise_band", "radius_panel", "window_panel"}
+SEVERAL_AXES = {"logit_bounds", "noise_band", "radius_panel", "shift_panel", "window_panel"}
 
 
 TOOLS = {
     "LiveFigure", "attack_at", "case_title", "contrast", "figure", "from_step_zero", "mosaic",
-    "panels", "png_bytes", "readable", "show", "wilson_interval",
+    "panels", "png_bytes", "readable", "shift_logits", "show", "wilson_interval",
 }  # fmt: skip
 
 
