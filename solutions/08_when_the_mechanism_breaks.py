@@ -65,7 +65,7 @@ def trained(loss, lr, curvature):
     probes = [cc.LogitProbe(cc.calibration_quantities, splits=("train", "test")),
               cc.SharpnessProbe(samples=300, loss=curvature)]  # fmt: skip
     history = cc.fit(network, small, loss, "sgd", lr=lr, steps=1500, batch_size=100, seed=0,
-                     probes=probes, probe_steps=cc.log_steps(1500, 14))  # fmt: skip
+                     probes=probes, probe_steps=cc.log_steps(1500, 11))  # fmt: skip
     return network.eval(), history
 
 
@@ -181,7 +181,7 @@ def trained_on_noise(rate, kind):
     noisy = dataclasses.replace(small, train=cc.Split(small.train.inputs, labels))
     probes = [look, cc.LogitProbe(cc.calibration_quantities, splits=("test",))]
     history = cc.fit(network, noisy, optimizer="sgd", lr=0.1, steps=1700, batch_size=100, seed=0,
-                     probes=probes, probe_steps=cc.log_steps(1700, 14))  # fmt: skip
+                     probes=probes, probe_steps=cc.log_steps(1700, 12))  # fmt: skip
     return network.eval(), labels, history
 
 
@@ -201,9 +201,8 @@ for (upper, lower), (name, (_, _, history)) in zip(axes.T, noisy.items(), strict
         steps, history.column("test_ece"), color=plots.TEST, label="test images, true labels"
     )
     share = history.column("true")
-    upper.set_title(
-        f"{name} wrong: the truth {share.max():.0%} at best, {share[-1]:.0%} at the end"
-    )
+    title = f"{name}: {share.max():.0%} at best, {share[-1]:.0%} at the end"
+    upper.set_title(title, fontsize=9)
     plots.from_step_zero(lower)
 axes[0, 0].set(ylabel="share of the mislabelled", ylim=(0, 1.02))
 axes[1, 0].set(ylabel="ECE", ylim=(0, 0.5))
@@ -560,7 +559,8 @@ for ax, (name, logits) in zip(axes, outputs.items(), strict=False):
     ax.set_title(f"{name}: ECE {scores[name]:.3f}")
 plots.margin_histogram(robust, ax=axes[2])
 axes[2].set(
-    title="Lost: {:.0%} and {:.0%}".format(*broken.values()), xlabel="robust margin (logits)"
+    title="Right answers lost: {:.0%} and {:.0%}".format(*broken.values()),
+    xlabel="robust margin (logits)",
 )
 plots.show(
     fig,
