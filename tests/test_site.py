@@ -21,6 +21,8 @@ from calibcourse.course.formulas import mathml
 from calibcourse.course.publish import publish
 from calibcourse.course.site import site
 from calibcourse.course.site.explorers import MOVING, film, moving_html
+from calibcourse.course.site.extension import as_restructured
+from calibcourse.course.site.generate import write_sources
 from calibcourse.course.site.lessons import FIGURES, lesson_page, only_draws
 
 ROOT = Path(__file__).parents[1]
@@ -188,6 +190,23 @@ def test_every_formula_of_the_course_is_understood():
     assert [tex for tex, made in shown.items() if "\\" in made.partition("<annotation")[0]] == []
 
 
+# ---------------------------------------------------------------------------------- the reference
+
+
+def test_a_table_of_a_docstring_is_a_table_and_a_bar_is_a_bar():
+    table = ["| name | what |", "|---|---|", "| a, b | p |", "| c | |x| |"]
+    assert as_restructured(["Before.", "", *table, "", "|u| at most 1", ">>> a | b"]) == [
+        "Before.",
+        "",
+        *["", ".. list-table::", "   :header-rows: 1", ""],
+        *["   * - name", "     - what", "   * - a, b", "     - p"],
+        *["   * - c", r"     - \|x\|", ""],
+        "",
+        r"\|u\| at most 1",
+        ">>> a | b",
+    ]
+
+
 # ---------------------------------------------------------------------------------- a fork
 
 
@@ -289,8 +308,6 @@ def test_a_folder_that_holds_something_else_is_left_alone(built_course, tmp_path
 
 
 def test_a_published_course_shows_its_badges_as_links(built_course, tmp_path):
-    from calibcourse.course.site.generate import write_sources
-
     publish(built_course, "https://github.com/ada/course", "main")
     write_sources(built_course, tmp_path / "source")
     texts = [
@@ -299,6 +316,22 @@ def test_a_published_course_shows_its_badges_as_links(built_course, tmp_path):
     ]
     assert all("mybinder.org" in text and "badge" not in text.split("](")[0] for text in texts)
     assert all(not re.search(r"!\[[^\]]*\]\(http", text) for text in texts)
+
+
+def test_the_readmes_benchmarks_come_along_with_their_figure(built_course, tmp_path):
+    readme = built_course / "README.md"
+    (built_course / "growth.png").write_bytes(b"a figure")
+    readme.write_text(
+        "# Course\n\nBe [careful](LICENSE).\n\n## More\n\n<!-- benchmarks -->\n| fast |\n|---|\n\n"
+        "![Lines](growth.png)\n<!-- /benchmarks -->\n"
+    )
+    source = tmp_path / "source"
+    assert write_sources(built_course, source) == "Course"
+    assert "![Lines](figures/growth.png)" in (source / "benchmarks.md").read_text()
+    assert (source / "figures/growth.png").read_bytes() == b"a figure"
+    index = (source / "index.md").read_text()
+    assert "Be careful." in index and "fast" not in index  # no link that leads nowhere
+    assert "lessons/01_tiny.ipynb" in index
 
 
 def test_a_lesson_that_is_not_built_is_named(course, tmp_path, monkeypatch, capsys):

@@ -47,8 +47,8 @@ def _list_table(lines: Iterable[str]) -> list[str]:
     found = ["", ".. list-table::", "   :header-rows: 1", ""]
     for line in lines:
         if not set(line) <= set("|-: "):
-            first, *others = (cell.strip() for cell in line.strip().strip("|").split(" | "))
-            found += [f"   * - {first}", *(f"     - {cell}" for cell in others)]
+            cells = _with_bars(map(str.strip, line[1:-1].split(" | ")))
+            found += [f"   {'  ' if i else '* '}- {cell}" for i, cell in enumerate(cells)]
     return [*found, ""]
 
 
