@@ -350,7 +350,7 @@ claim("the band |u - err| … u + err grows wider from 0° to 30°",
 
 # %% [markdown]
 # The upper side promises nothing any more; the lower is where the ECE is, and it is the *error* that
-# moves it. Doubt was made by training images, and there the network was never wrong.
+# moves it. Doubt was made by training images, and there the network was hardly ever wrong.
 #
 # ### Exercise 3: what a temperature fitted before the shift leaves
 #
