@@ -23,6 +23,7 @@ from .source import SOLUTION, WORDS_PER_MINUTE, count_words, find_sources, noteb
 
 CLASS_MINUTES = 90
 PREDICT_MINUTES = 3  # to write down a guess, to compare it with a neighbour's, to see the answer
+LOOK_MINUTES = 2  # to say what a figure shows
 
 _HEADING = re.compile(r"(?m)^## (.+)$")
 _CHECK = re.compile(r"(?m)^ex\.(\w+)\.check\(")
@@ -70,7 +71,8 @@ class Section:
     def minutes(self) -> int:
         """Minutes in class."""
         work = sum(exercise.minutes for exercise in self.exercises)
-        return self.reading + PREDICT_MINUTES * len(self.predictions) + work
+        look, predict = LOOK_MINUTES * len(self.slides), PREDICT_MINUTES * len(self.predictions)
+        return self.reading + predict + look + work
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,12 @@ class Plan:
     def minutes(self) -> int:
         """Of all sections."""
         return sum(section.minutes for section in self.sections)
+
+    @property
+    def by_importance(self) -> list[Exercise]:
+        """The exercises in class, the one to leave out first at the front."""
+        here = [exercise for section in self.sections for exercise in section.exercises]
+        return sorted(here, key=lambda exercise: (exercise.importance, -exercise.minutes))
 
 
 def kit(root: Path, number: str) -> str:
@@ -170,10 +178,10 @@ def plan(sections: Sequence[Section]) -> Plan:
     """
     made = Plan(tuple(sections))
     while made.minutes > CLASS_MINUTES:
-        here = [exercise for section in made.sections for exercise in section.exercises]
+        here = made.by_importance
         prose = [s for s in made.sections if not (s.exercises or s.predictions)]
         if len(here) > 1:
-            made = _without_exercise(made, min(here, key=lambda e: (e.importance, -e.minutes)))
+            made = _without_exercise(made, here[0])
         elif prose:
             kept = tuple(section for section in made.sections if section is not prose[-1])
             made = replace(made, sections=kept, sections_left=(prose[-1], *made.sections_left))
@@ -224,6 +232,12 @@ def _plan(made: Plan) -> list[Html]:
     if left:
         items = (tag("li", _inline(text)) for text in left)
         parts += [tag("h3", "Leave out, for home"), tag("ul", *items)]
+    elif len(made.by_importance) > 1:
+        first = made.by_importance[0]
+        parts.append(
+            tag("p", f"Short of time? Leave out “{first.title}” first ({first.minutes} min, "
+                f"importance {first.importance} of 5).")
+        )  # fmt: skip
     return parts
 
 
@@ -231,6 +245,8 @@ def _activities(section: Section) -> str:
     parts = [f"read {section.reading} min"] if section.reading else []
     if n := len(section.predictions):
         parts.append(f"predict {PREDICT_MINUTES * n} min" + (f" ({n} questions)" if n > 1 else ""))
+    if n := len(section.slides):
+        parts.append(f"look {LOOK_MINUTES * n} min" + (f" ({n} figures)" if n > 1 else ""))
     parts += [f"exercise “{e.title}” {e.minutes} min" for e in section.exercises]
     return " · ".join(parts)
 
