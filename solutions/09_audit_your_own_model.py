@@ -476,7 +476,8 @@ claim("case_c's recipe leaves one to three classes off: the file is its best see
 # - "By chance" means calibrated networks with these confidences; the 95 % are for one audit, not for
 #   the worst of ten that you ran.
 # - Sorted by *predicted* class; within a class, sleeves, sizes or skin tones can hide the same way.
-# - The command's exit status is 0 for case_a too: it judges the ECE. Read the findings.
+# - The command's exit status is 1 for case_a as for case_b: it judges the classes too. Which of the
+#   two it was, the findings say.
 #
 # ## Take away: a checklist
 #

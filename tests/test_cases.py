@@ -1,5 +1,6 @@
 """The supplied cases: what they were made of, what the audit finds in them, and made again."""
 
+import json
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import calibcourse as cc
 from calibcourse.audit import audit, compare_audits, read_logits
 from calibcourse.cases import CASES, case_file, record
 from calibcourse.cases.make import N_IMAGES, RECIPES, SEEDS, arrays, digest, vector_scaling
+from calibcourse.cli import main
 
 LOGITS = {name: read_logits(case_file(name))[0] for name in CASES}
 TARGET = read_logits(case_file("case_a"))[1]
@@ -50,6 +52,13 @@ def test_the_record_has_the_numbers_of_the_file(name, found):
     assert mine["ece"] == pytest.approx(found[name].ece.estimate, abs=1e-5)
     assert mine["accuracy"] == found[name].accuracy.estimate
     assert mine["classes_off"] == len(found[name].classes.outside)
+
+
+@pytest.mark.parametrize(("name", "status"), [("case_a", 1), ("case_b", 1), ("case_c", 0)])
+def test_classes_that_an_average_hides_decide_the_exit_status_too(name, status, capsys):
+    assert main(["audit", str(case_file(name)), "--json"]) == status
+    said = json.loads(capsys.readouterr().out)
+    assert said["miscalibrated"] == (name == "case_b") and said["uneven"] == bool(status)
 
 
 def test_the_audit_says_of_each_what_it_is(found):

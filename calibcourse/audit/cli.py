@@ -18,7 +18,8 @@ files:
 
 exit status:
   0  no miscalibration seen; of two files: they tie
-  1  miscalibrated, or accuracy near chance; of two files: they differ
+  1  miscalibrated, as a whole or in more classes than chance explains; or accuracy near
+     chance; of two files: they differ
   2  the file is refused; one line on stderr says why
 """
 
@@ -64,4 +65,4 @@ def run(options: argparse.Namespace) -> int:
         write_atomically(options.html, audit_page(Path(options.file).name, found, picture).encode())
     if not options.json:
         print(*(f"wrote {path}" for path in written), sep="\n", end="\n" if written else "")
-    return int(found.miscalibrated or found.near_chance)
+    return int(found.miscalibrated or found.uneven or found.near_chance)

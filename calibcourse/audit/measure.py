@@ -107,6 +107,11 @@ class Audit:
         """Whether the ECE lies above the band of a calibrated model."""
         return self.ece.estimate > self.floor.high
 
+    @property
+    def uneven(self) -> bool:
+        """Whether more classes are too sure, or not sure enough, than chance explains."""
+        return len(self.classes.outside) > self.classes.at_most_by_chance
+
     def findings(self) -> list[str]:
         """The audit in plain sentences, what matters most first."""
         return report.findings(self)

@@ -62,7 +62,7 @@ def findings(audit: "Audit") -> list[str]:
     found = [_on_calibration(audit), _on_direction(audit)]
     if audit.miscalibrated:
         found.append(_on_temperature(audit))
-    if len(audit.classes.outside) > audit.classes.at_most_by_chance:
+    if audit.uneven:
         found.append(_on_classes(audit))
     if audit.brier.resolution < 0.01 * audit.brier.uncertainty:
         found.append(
@@ -80,8 +80,9 @@ def findings(audit: "Audit") -> list[str]:
 def _on_calibration(audit: "Audit") -> str:
     if audit.miscalibrated:
         return "Miscalibrated: chance alone seldom gives a calibrated model so large an ECE."
+    where = " in the average over classes" if audit.uneven else ""
     return (
-        f"No miscalibration seen: with {audit.n_samples:,} samples a calibrated model often "
+        f"No miscalibration seen{where}: with {audit.n_samples:,} samples a calibrated model often "
         "shows as large an ECE. More samples could see a smaller one."
     )
 
@@ -132,6 +133,7 @@ def to_dict(audit: "Audit") -> dict[str, Any]:
     return plain | {
         "near_chance": audit.near_chance,
         "miscalibrated": audit.miscalibrated,
+        "uneven": audit.uneven,
         "findings": findings(audit),
     }
 
