@@ -84,7 +84,9 @@ def usable(values: Tensor) -> Tensor:
 
 
 def plain(model: Model) -> Model:
-    """The module inside a compiled one: compiled code has no second derivative."""
+    """The module inside a compiled or parallel one, neither of which can be taken apart."""
+    if isinstance(model, nn.DataParallel):
+        model = model.module
     return getattr(model, "_orig_mod", model) if isinstance(model, nn.Module) else model
 
 
@@ -106,18 +108,21 @@ def well_behaved(model: Model, inputs: Tensor) -> Model:
     check_no_inference(model)
     with torch.no_grad(), exact_kernels(model), _random_state_restored(inputs):
         before = {name: buffer.clone() for name, buffer in _buffers(model)}
+        weights = _versions(model)
         state, few = _random_state(inputs), _few(inputs)
         before_call = version(few)
-        whole = model(few)
+        whole = called(model, few)
         writes = version(few) != before_call
         random = any(map(_differ, state, _random_state(inputs)))
         moved = [name for name, buffer in _buffers(model) if _differ(before[name], buffer)]
         for name, buffer in _buffers(model) if moved else ():
             buffer.copy_(before[name])
+        moved += [name for name, count in _versions(model).items() if count != weights[name]]
         if moved:
             raise ValueError(
-                f"model must not change its buffers when it is called, but {moved[0]!r} moves: "
-                "call model.eval() first"
+                "model must not change its buffers or parameters when it is called, but "
+                f"{moved[0]!r} moves: call model.eval() first, or take that out of its forward (an "
+                "Embedding's max_norm does it)"
             )
         check_is_tensor(whole)
         if whole.ndim == 2 and len(whole) == len(few) and torch.isfinite(whole).all():
@@ -126,7 +131,7 @@ def well_behaved(model: Model, inputs: Tensor) -> Model:
                 many = inputs[torch.arange(MANY, device=inputs.device) % len(inputs)]
                 _check_repeats(model, many, model(many.clone()))
             if len(whole) > 1:
-                _check_one_by_one(model, _few(inputs), whole)
+                _check_one_by_one(model, inputs)
     return OnCopies(model) if writes else model
 
 
@@ -171,7 +176,8 @@ def check_is_tensor(result: object) -> None:
 
 def _check_repeats(model: Model, samples: Tensor, output: Tensor) -> None:
     """Require the same output once more."""
-    if apart := _apart(model, output, model(samples.clone()), samples, samples):
+    again = model(samples.clone())
+    if apart := _apart(model, output, again, samples, slice(None), samples):
         raise ValueError(
             "model must say the same when it is called again with the same inputs, but two "
             f"outputs are {apart:.1g} apart: functional dropout, DropPath or noise is at work; "
@@ -179,46 +185,58 @@ def _check_repeats(model: Model, samples: Tensor, output: Tensor) -> None:
         )
 
 
-def _check_one_by_one(model: Model, samples: Tensor, output: Tensor) -> None:
-    """Require that the outputs of all but the last sample do not change when that one is absent."""
-    rest = samples[:-1]
+def _check_one_by_one(model: Model, inputs: Tensor) -> None:
+    """Require the same output of a sample alone and between two others.
+
+    Between, because along an axis of time what comes before matters and what comes after does not.
+    """
+    ends = _few(inputs)[[0, -1]]
+    one = inputs[len(inputs) // 2 : len(inputs) // 2 + 1].clone()
+    samples = torch.cat([ends[:1], one, ends[1:]])
     try:
-        alone = model(rest.clone())
+        alone = model(one.clone())
     except Exception as error:  # whatever a model raises that cannot do with fewer samples
         raise ValueError(
-            f"model must treat samples one by one, but fails on a part of the inputs: {error}"
+            "model must treat samples one by one, but fails on one sample: call model.eval() "
+            f"first, and let normalisation keep running statistics ({error})"
         ) from error
-    if apart := _apart(model, output, alone, samples, rest):
+    output = model(samples.clone())[1:2]
+    if apart := _apart(model, output, alone, samples, slice(1, 2), one):
         raise ValueError(
             "model must treat samples one by one, but the logits of a sample are "
-            f"{apart:.1g} apart with and without the rest of its batch: statistics of the batch or "
-            "attention along it (batch_first=False) are at work; call model.eval() first, and keep "
-            "samples on axis 0"
+            f"{apart:.1g} apart alone and among others: statistics of the batch, or attention or "
+            "recurrence along it (batch_first=False), are at work; call model.eval() first, and "
+            "keep samples on axis 0"
         )
 
 
-def _apart(model: Model, first: Tensor, second: Tensor, samples: Tensor, others: Tensor) -> float:
-    """How far the outputs of `samples` and of their first few, `others`, are; 0 for rounding.
+def _apart(
+    model: Model, first: Tensor, second: Tensor, samples: Tensor, rows: slice, others: Tensor
+) -> float:
+    """How far the outputs of `samples[rows]`, among `samples`, and of `others` are; 0 for rounding.
 
     Rounding may be large beside logits that are small differences of large numbers. But in float64
     it is a billion times smaller, which chance and statistics are not.
     """
-    apart = _distance(first[: len(others)], second)
+    apart = _distance(first, second, first.dtype)
     if apart and isinstance(model, nn.Module):
+        for dtype in {p.dtype for p in model.parameters() if p.is_floating_point()}:
+            if not _distance(first, second, dtype):  # parts of it are in lower precision
+                return 0.0
         try:
-            first, second = (in_float64(model, part.clone()) for part in (samples, others))
+            first = in_float64(model, samples.clone())[rows]
+            return _distance(first, in_float64(model, others.clone()), first.dtype)
         except Exception:  # no float64 on the device, or in the model
             return apart
-        return _distance(first[: len(others)], second)
     return apart
 
 
-def _distance(first: Tensor, second: Tensor) -> float:
-    """Their largest difference; 0 up to half of the digits of the largest entry."""
+def _distance(first: Tensor, second: Tensor, dtype: torch.dtype) -> float:
+    """Their largest difference; 0 up to half of a dtype's digits of the largest entry."""
     if first.shape != second.shape:
         return math.inf
     largest = float((first - second).abs().max())
-    slack = torch.finfo(first.dtype).eps ** 0.5 * float(first.abs().max())
+    slack = torch.finfo(dtype).eps ** 0.5 * float(first.abs().max())
     return 0.0 if largest <= slack else largest
 
 
@@ -230,6 +248,49 @@ def spread(n_samples: int, device: torch.device) -> Tensor:
 
 def _few(inputs: Tensor) -> Tensor:
     return inputs[spread(len(inputs), inputs.device)]  # a copy
+
+
+def called(model: Model, inputs: Tensor) -> Tensor:
+    """model(inputs); where it cannot take integers, an error that says so."""
+    try:
+        return model(inputs)
+    except RuntimeError as error:
+        if inputs.is_floating_point():
+            raise
+        raise TypeError(
+            f"inputs must have a floating dtype for this model, got {inputs.dtype} ({error}); "
+            "integers are for models that begin with an embedding"
+        ) from error
+
+
+def input_gradient(total: Tensor, point: Tensor, **options: bool) -> Tensor:
+    """Derivative of a total of margins or losses in the inputs, which it must depend on."""
+    try:
+        found = torch.autograd.grad(total, point, allow_unused=True, **options)[0]
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error) and "does not require grad" not in str(error):
+            raise
+        found, why = None, str(error)
+    else:
+        why = "its logits are constant"
+    if found is None:
+        raise ValueError(
+            "model(inputs) must be differentiable in the inputs, and is not: torch.no_grad() or "
+            "detach() inside, or an activation checkpoint without use_reentrant=False? "
+            f"({shortened(why)})"
+        )
+    return found
+
+
+def shortened(text: str) -> str:
+    """The first sentence of what torch says."""
+    return text.split(". ")[0]
+
+
+def _versions(model: object) -> dict[str, int]:
+    if not isinstance(model, nn.Module):
+        return {}
+    return {name: version(parameter) for name, parameter in model.named_parameters()}
 
 
 def _modules(model: object) -> Iterator[nn.Module]:

@@ -23,7 +23,7 @@ from ._checks import (
     check_real,
     check_target,
 )
-from ._conduct import Model, undisturbed, usable, well_behaved
+from ._conduct import Model, input_gradient, undisturbed, usable, well_behaved
 from .margins import NORMS, soft_margin, true_margin
 
 # What an attack climbs. Cross-entropy is softplus(-s) of the soft margin s, so it grows with -s and
@@ -319,7 +319,7 @@ class _Scouts:
         self.untried.scatter_(1, rival, math.inf)
         with torch.enable_grad():
             climb = -self.gaps.gather(1, rival).sum()
-        (gradient,) = torch.autograd.grad(climb, self.start, retain_graph=True)
+        gradient = input_gradient(climb, self.start, retain_graph=True)
         point = self.ball.ascend(self.ball.centre, gradient, self.ball.epsilon)
         return point, _margin_at(self.model, point, self.target), rival
 
@@ -355,7 +355,7 @@ def _input_gradient(
     with torch.enable_grad():
         point = point.detach().requires_grad_()
         logits = model(point)
-        (gradient,) = torch.autograd.grad(objective(logits).sum(), point)
+        gradient = input_gradient(objective(logits).sum(), point)
     return gradient, logits.detach()
 
 

@@ -24,7 +24,16 @@ from torch.func import functional_call
 from torch.utils.checkpoint import CheckpointError
 
 from ._checks import check_choice, check_inputs, check_integer, check_logits_and_target, check_real
-from ._conduct import check_is_tensor, exact_kernels, plain, undisturbed, usable, version
+from ._conduct import (
+    called,
+    check_is_tensor,
+    exact_kernels,
+    input_gradient,
+    plain,
+    undisturbed,
+    usable,
+    version,
+)
 from .attacks import Ball
 from .margins import NORMS, soft_margin, true_margin
 
@@ -274,7 +283,7 @@ def _logits(model: Callable[[Tensor], Tensor], inputs: Tensor, target: Tensor) -
     """The model's logits: checked, and never narrower than float32, also under autocast."""
     before = version(inputs)
     try:
-        logits = model(inputs)
+        logits = called(model, inputs)
     except RuntimeError as error:
         if "a leaf Variable that requires grad" not in str(error):
             raise
@@ -307,14 +316,14 @@ def _cross_entropy_gradient(
     only the direction, which survives in float16 and where p_y rounds to 1.
     """
     total = -F.logsigmoid(soft_margin(logits, target)).sum()
-    return torch.autograd.grad(total, point, retain_graph=retain_graph)[0]
+    return input_gradient(total, point, retain_graph=retain_graph)
 
 
 def _squared_margin_gradient(logits: Tensor, target: Tensor, clean: Tensor) -> Tensor:
     """Mean ‖∇_x m‖₂², differentiable in the parameters unless gradients are switched off."""
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(
+        gradient = input_gradient(
             true_margin(logits, target).sum(),
             clean,
             retain_graph=True,

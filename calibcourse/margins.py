@@ -26,7 +26,7 @@ from ._checks import (
     check_real,
     check_target,
 )
-from ._conduct import undisturbed, usable, well_behaved
+from ._conduct import input_gradient, undisturbed, usable, well_behaved
 
 NORMS = ("linf", "l2")
 
@@ -246,7 +246,7 @@ def input_margin_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> T
         point = inputs.detach().requires_grad_()
         # Samples do not mix, so the gradient of the sum holds every sample's own gradient.
         total = true_margin(model(point), target).sum()
-        return torch.autograd.grad(total, point)[0]
+        return input_gradient(total, point)
 
 
 def linear_robust_margin(

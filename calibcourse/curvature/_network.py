@@ -70,6 +70,8 @@ def trainable_parameters(model: nn.Module) -> Parameters:
                 f"{first.dtype} on {first.device} and {parameter.dtype} on {parameter.device} "
                 f"in {name!r}"
             )
+        if not parameter.is_floating_point():
+            raise TypeError(f"model must have real parameters, got {parameter.dtype} in {name!r}")
     return parameters
 
 
@@ -177,6 +179,8 @@ class Linearization:
                 create_graph=True,
                 allow_unused=True,
             )
+        if any(part is not None and part.layout != torch.strided for part in products):
+            raise ValueError("model must have dense gradients: build its Embedding without sparse")
         self._used = [index for index, part in enumerate(products) if part is not None]
         self._vjp_of_start = [products[index] for index in self._used]
 
@@ -224,4 +228,4 @@ def gradients(
         outputs, variables, cotangents, retain_graph=True, materialize_grads=True
     )
     # The zeros that torch 2.9 fills in require gradients themselves.
-    return [gradient.detach() for gradient in found]
+    return [gradient.detach().to_dense() for gradient in found]

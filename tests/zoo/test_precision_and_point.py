@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from zoo_models import RIGHT
+from zoo_right import RIGHT
 
 import calibcourse as cc
 from calibcourse.curvature import (

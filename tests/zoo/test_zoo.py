@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 import zoo_reference as reference
 from torch import Tensor, nn
-from zoo_models import N_CLASSES, N_SAMPLES, REFUSED, RIGHT, Kind
+from zoo_models import N_CLASSES, N_SAMPLES, Kind
+from zoo_refused import REFUSED
+from zoo_right import RIGHT
 
 import calibcourse as cc
 from calibcourse.curvature import (
