@@ -65,7 +65,7 @@ def trained(loss, lr, curvature):
     probes = [cc.LogitProbe(cc.calibration_quantities, splits=("train", "test")),
               cc.SharpnessProbe(samples=300, loss=curvature)]  # fmt: skip
     history = cc.fit(network, small, loss, "sgd", lr=lr, steps=1500, batch_size=100, seed=0,
-                     probes=probes, probe_steps=cc.log_steps(1500, 11))  # fmt: skip
+                     probes=probes, probe_steps=cc.log_steps(1500, 14))  # fmt: skip
     return network.eval(), history
 
 
@@ -181,7 +181,7 @@ def trained_on_noise(rate, kind):
     noisy = dataclasses.replace(small, train=cc.Split(small.train.inputs, labels))
     probes = [look, cc.LogitProbe(cc.calibration_quantities, splits=("test",))]
     history = cc.fit(network, noisy, optimizer="sgd", lr=0.1, steps=1700, batch_size=100, seed=0,
-                     probes=probes, probe_steps=cc.log_steps(1700, 12))  # fmt: skip
+                     probes=probes, probe_steps=cc.log_steps(1700, 14))  # fmt: skip
     return network.eval(), labels, history
 
 
