@@ -112,13 +112,13 @@ sharp = history.column("sharpness")
 test_ece, train_ece = history.column("test_ece"), history.column("train_ece")
 over_confidence = history.column("test_confidence") - history.column("test_accuracy")
 
-claim("the sharpness first rose, to at least twice its starting value", sharp.max() > 2 * sharp[0],
-      start=sharp[0], peak=sharp.max())  # fmt: skip
+claim("(a) both: the sharpness first rose, to at least twice its starting value",
+      sharp.max() > 2 * sharp[0], start=sharp[0], peak=sharp.max())  # fmt: skip
 claim("and then fell below half its peak", sharp[-1] < sharp.max() / 2,
       peak=sharp.max(), end=sharp[-1])  # fmt: skip
 claim("the network ends up right on every training image",
       history.column("train_accuracy")[-1] == 1)  # fmt: skip
-claim("on test images it ends up surer than right, by more than five points",
+claim("(b) on test images it ends up surer than right, by more than five points: the bars sink",
       over_confidence[-1] > 0.05, over_confidence=over_confidence[-1])  # fmt: skip
 claim("but at the first snapshot it was less sure than right", over_confidence[1] < 0,
       over_confidence=over_confidence[1])  # fmt: skip
@@ -169,11 +169,19 @@ def my_over_confidence(confidence, correct):
 ex.over_confidence.check(my_over_confidence)
 my_over_confidence = ex.over_confidence.mine(my_over_confidence)
 
+# %%
+with torch.no_grad():
+    confidence, correct = cc.confidence_and_correct(model(data.test.inputs), data.test.target)
+yours = float(my_over_confidence(confidence.cpu(), correct.cpu()))
+claim(
+    "by your function, too, the run above ends more than five points over-confident", yours > 0.05
+)
+
 # %% [markdown]
 # Stuck? `ex.over_confidence.hint()` gives a first hint, the next call a stronger one, and
-# `ex.over_confidence.solution()` shows ours. An unsolved exercise blocks nothing: the cells after it
-# go on with your function if it is correct, else with ours. Your results are kept in a file on this
-# machine only; `calibcourse progress` in a terminal prints them.
+# `ex.over_confidence.solution()` shows ours. An unsolved exercise blocks nothing: what follows goes on
+# with your function if it is correct, else with ours (`mine` chooses). Your results stay in a file on
+# this machine; `calibcourse progress` in a terminal prints them.
 #
 # ## 5 · Finding your way
 #
