@@ -289,6 +289,18 @@ def test_a_temperature_divides_robust_margins_and_leaves_robust_log_q_open():
         assert "not recorded" in row and text.count("not recorded") == row.count("not recorded")
 
 
+def test_of_steps_that_tie_in_a_record_the_one_that_was_chosen_is_read():
+    seen = {"validation_loss": 1.5, "test_ece": 0.25}
+    unseen = {"validation_loss": 1.5, "test_ece": math.nan}
+    last = {"step": 3, "validation_loss": 2.0, "test_ece": 0.5}
+    for rows in (
+        [unseen | {"step": 1}, seen | {"step": 2}],
+        [seen | {"step": 1}, unseen | {"step": 2}],
+    ):
+        made = Sweep((Run(TINY, History([*rows, last]), {}),))
+        assert outcomes(made, "test_ece", TINY.optimizer, "CE", "best").tolist() == [0.25]
+
+
 def test_robust_accuracy_is_shown_where_it_was_recorded_and_no_temperature_changes_it():
     row = {"step": 1, "validation_loss": 1.0, "temperature": 2.0, "test_robust_accuracy": 0.25}
     made = Sweep((Run(TINY, History([row]), {}),))
