@@ -7,8 +7,9 @@ its own buffers as they were. A few samples tell, in three forward passes.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -161,7 +162,27 @@ def in_float64(model: nn.Module, inputs: Tensor) -> Tensor:
         for name, value in [*model.named_parameters(), *model.named_buffers()]
     }
     inputs = inputs.double() if inputs.is_floating_point() else inputs
-    return torch.func.functional_call(model, tensors, (inputs,)).double()
+    return call_with(tensors, model, inputs).double()
+
+
+def call_with(tensors: Mapping[str, Tensor], model: nn.Module, inputs: Tensor) -> Tensor:
+    """The output of a model with other tensors in place of its parameters and buffers.
+
+    Args:
+        tensors: by the names of `named_parameters` and `named_buffers`; those left out stay.
+        model: itself left alone. `torch.func.functional_call` ties what is tied by itself, but in a
+            module that stands in the model under two names it then leaves the new tensors behind.
+        inputs: of the model.
+    """
+    own = dict([*model.named_parameters(), *model.named_buffers()])
+    new = {id(own[name]): tensor for name, tensor in tensors.items()}
+    places = {}
+    for prefix, module in model.named_modules():  # each once
+        here = [module.named_parameters(prefix, recurse=False, remove_duplicate=False)]
+        here += [module.named_buffers(prefix, recurse=False, remove_duplicate=False)]
+        places |= {name: new[id(t)] for part in here for name, t in part if id(t) in new}
+    result = torch.func.functional_call(model, places, (inputs,), tie_weights=False)
+    return cast(Tensor, result)
 
 
 def check_is_tensor(result: object) -> None:

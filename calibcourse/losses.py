@@ -20,11 +20,11 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.checkpoint import CheckpointError
 
 from ._checks import check_choice, check_inputs, check_integer, check_logits_and_target, check_real
 from ._conduct import (
+    call_with,
     called,
     check_is_tensor,
     exact_kernels,
@@ -266,11 +266,11 @@ class CalMO:
             with torch.enable_grad():
                 point.requires_grad_()
                 gradient = _cross_entropy_gradient(
-                    _logits(partial(functional_call, model, frozen), point, target), target, point
+                    _logits(partial(call_with, frozen, model), point, target), target, point
                 )
             point = ball.ascend(point, gradient, self.step_size)
 
-        adversarial = _logits(partial(functional_call, model, buffers), point, target)
+        adversarial = _logits(partial(call_with, buffers, model), point, target)
         return F.kl_div(
             adversarial.log_softmax(1),
             logits.log_softmax(1),

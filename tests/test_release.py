@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,9 @@ print(calibcourse.__file__)
 ex.over_confidence.solution()
 ex.over_confidence.hint()
 """
+
+ROOT = Path(__file__).parents[1]
+LESSONS = len(list((ROOT / "lessons").glob("[0-9]*.ipynb")))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +37,7 @@ def test_no_solution_is_in_it(released):
     assert {"lessons", "calibcourse", "pyproject.toml"} <= names
     assert not names & {"solutions", "work", "tests"}
     assert not (released / "lessons/my_01.ipynb").exists()
-    assert len(list((released / "lessons").glob("0*.ipynb"))) == 8
+    assert len(list((released / "lessons").glob("0*.ipynb"))) == LESSONS
 
 
 def test_solutions_are_shut_and_hints_are_not(released):
@@ -48,7 +52,7 @@ def test_solutions_are_shut_and_hints_are_not(released):
 def test_it_is_a_course_for_start_and_none_for_build(released, monkeypatch, capsys):
     monkeypatch.chdir(released / "lessons")
     assert cli.main(["start", "--no-lab"]) == 0
-    assert len(list((released / "work").glob("0*.ipynb"))) == 8
+    assert len(list((released / "work").glob("0*.ipynb"))) == LESSONS
     assert cli.main(["build", "--check"]) == 2
     assert "a copy without solutions" in capsys.readouterr().err
 

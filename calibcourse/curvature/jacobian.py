@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from .._checks import check_integer
-from .._conduct import exact_kernels, spread, undisturbed
+from .._conduct import call_with, exact_kernels, spread, undisturbed
 from ._network import GRAPH_BYTES, Parameters, evaluate, gradients, prepared, try_one_sample
 
 
@@ -265,7 +265,7 @@ def _vectorised(model: nn.Module, rest: dict[str, Tensor], inputs: Tensor) -> li
     """The Jacobians of all samples, (N, K, size) for each parameter, by torch's batching rules."""
 
     def logits_of(parameters: dict[str, Tensor], sample: Tensor) -> Tensor:
-        return torch.func.functional_call(model, parameters, (sample[None],))[0]
+        return call_with(parameters, model, sample[None])[0]
 
     per_sample = torch.func.vmap(torch.func.jacrev(logits_of), in_dims=(None, 0))
     with torch.no_grad(), exact_kernels(model):  # the other parameters need no graph

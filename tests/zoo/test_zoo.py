@@ -159,6 +159,7 @@ def test_right(name: str, group: str):
     model, inputs, target = make(kind)
     before, modes = inputs.clone(), [module.training for module in model.modules()]
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    weights = [(p, p.detach().clone()) for p in model.parameters()]
     chance = torch.get_rng_state()
     words = kind.refusals.get(refusal)
     if words:
@@ -169,6 +170,9 @@ def test_right(name: str, group: str):
     assert torch.equal(inputs, before) or words  # a loss notices after the forward pass
     assert modes == [module.training for module in model.modules()]
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers())
+    # The very same tensors: torch may leave others behind, or write into them.
+    for now, (then, value) in zip(model.parameters(), weights, strict=True):
+        assert now is then and torch.equal(now, value)
     assert torch.equal(torch.get_rng_state(), chance)
 
 

@@ -237,6 +237,19 @@ def tied_weights():
 
 
 @right(flat)
+def one_layer_under_two_names():
+    layer = nn.Linear(WIDTH, WIDTH)
+    return nn.Sequential(layer, nn.Tanh(), layer, nn.Tanh(), head())
+
+
+@right(flat)
+def one_weight_of_two_layers():
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), head())
+    model[2].weight = model[0].weight
+    return model
+
+
+@right(flat)
 def subset_of_parameters():
     model = perceptron_layers()
     model[0].requires_grad_(False)
