@@ -564,6 +564,7 @@ fig, (ax,) = plots.figure(1, width=6.4)
 plots.trajectory(steps, series, {"SGD": plots.IDEAL, "BulkSGD 1": plots.CURVATURE}, ax=ax,
                  ylabel="sharpness $\\lambda_{\\max}$")  # fmt: skip
 ax.axhline(2 / 0.2, color=plots.BOUND, ls="--")
+ax.annotate("2/η", (10, 2 / 0.2), va="bottom", color=plots.readable(plots.BOUND))
 ax.set_title("Without one direction nothing holds the sharpness back")
 plots.show(
     fig,

@@ -270,8 +270,10 @@ claim("to first order, its median image is half as far again from the boundary, 
 sweep = reproduce.load_recorded("methods")
 print("recorded by: calibcourse", sweep.command)
 display(Markdown(reproduce.accuracy_and_ece_text(sweep, "methods")))
+fig = reproduce.comparison_figure(sweep)
+fig.suptitle("At the last step CE is the least calibrated of all; accuracies hardly differ")
 plots.show(
-    reproduce.comparison_figure(sweep),
+    fig,
     alt="Test ECE and test accuracy of seven methods under four optimizers, three seeds each, at the "
     "final step and at the best validation step.",
 )
@@ -340,8 +342,10 @@ claim("judged by the test loss, Muon's aside, a temperature reaches CalMO in non
               for optimizer in reproduce.FOUR if optimizer != "muon"))  # fmt: skip
 
 # %%
+fig = reproduce.remedies_figure(sweep)
+fig.suptitle("Flat, Rob and CalMO lift the robust margins; a temperature lowers the ECE")
 plots.show(
-    reproduce.remedies_figure(sweep),
+    fig,
     alt="Mean robust margin against test ECE for eight remedies under four optimizers, three seeds "
     "each. Marks of the two methods that train on attacked images are filled.",
 )

@@ -153,6 +153,8 @@ def every_run(
             ax.hlines(median, place - 0.38, place + 0.38, color=WRONG, lw=1.6)
     ax.set_xticks(range(len(values)), list(values), rotation=40, ha="right")
     ax.set_ylabel(ylabel)
+    if max(map(len, values.values())) > 1:
+        ax.set_xlabel("the darker, the larger the learning rate")
     if log:
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

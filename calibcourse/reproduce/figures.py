@@ -296,7 +296,11 @@ def remedies_figure(sweep: Sweep[ComparisonConfig]) -> Figure:
         ax.axhline(0, color=IDEAL, ls="--", lw=1)
         ax.set(title=LABELS[optimizer], xlabel="test ECE")
     axes[0, 0].set(ylabel="mean robust margin (logits)", xlim=(0, None))
-    axes[0, -1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    legend = axes[0, -1].legend(
+        frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5),
+        title="filled: attacks in training",
+    )  # fmt: skip
+    legend.get_title().set_fontsize(8)
     return fig
 
 
