@@ -3,7 +3,7 @@
 Whatever is differentiated here belongs to one sample: "its" Jacobian, margin or robust margin. That
 asks three things of a model. Called again it says the same (no dropout, no noise); what it says of
 one sample depends on that sample alone (no statistics of the batch); and it leaves its inputs and
-its own buffers as they were. A few samples tell, in three forward passes.
+its own buffers as they were. A few samples tell, in four forward passes.
 """
 
 import math

@@ -234,7 +234,6 @@ def _kit(options: argparse.Namespace) -> int:
 
     path = Path(options.out or f"artefacts/kit_{options.number}.html")
     text = kit(_source_folder(), options.number)
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.encode())
     print(f"wrote {path}")
     return 0

@@ -394,18 +394,20 @@ claim("Flat has more than nine tenths of CalMO's gain, with every optimizer", mi
 
 # %%
 natural = reproduce.load_recorded("methods_cifar10_small")
+natural_verdicts = reproduce.verdicts(natural)
 print("recorded by: calibcourse", natural.command)
 for text in (
     reproduce.accuracy_and_ece_text(natural, "methods"),
-    reproduce.verdict_text(reproduce.verdicts(natural)),
+    reproduce.verdict_text(natural_verdicts),
     reproduce.remedies_text(natural, "test_robust_accuracy"),
 ):
     display(Markdown(text))
 
 # %%
 tempered, gains_in_accuracy = {}, {}
-for images, runs in {"Fashion-MNIST": sweep, "CIFAR-10": natural}.items():
-    found = reproduce.verdicts(runs)
+for images, runs, found in (
+    ("Fashion-MNIST", sweep, found_verdicts), ("CIFAR-10", natural, natural_verdicts)
+):  # fmt: skip
     print(f"{images}: {sum(verdict.holds for verdict in found)} of {len(found)} claims hold")
     gains_in_accuracy[images] = {
         LABELS[v.optimizer]: v.change for v in found if v.claim.startswith("accuracy")
@@ -427,7 +429,7 @@ for optimizer in reproduce.FOUR:
     together[optimizer] = cc.paired_difference(*scaled, "seeds")
     print(f"  {LABELS[optimizer]:5} {together[optimizer]}")
 claim("CIFAR-10: CalMO's final-step test ECE is below CE's for every optimizer and every seed",
-      all(v.holds for v in reproduce.verdicts(natural) if v.claim.startswith("final")))  # fmt: skip
+      all(v.holds for v in natural_verdicts if v.claim.startswith("final")))  # fmt: skip
 claim("with SGD, AdamW and SAM it is more accurate too: the interval lies above 0",
       all(gains_in_accuracy["CIFAR-10"][name].low > 0 for name in ("SGD", "AdamW", "SAM")))  # fmt: skip
 claim("a fitted temperature calibrates CE as well in every run, and reaches the test loss in most",

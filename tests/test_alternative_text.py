@@ -12,6 +12,7 @@ import nbformat
 import pytest
 from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_notebook, new_output
+from pictures import pictures
 
 import calibcourse
 
@@ -39,12 +40,7 @@ def test_an_exported_page_says_what_a_figure_shows(text):
 def test_every_figure_of_a_lesson_arrives_in_the_page():
     path = next((ROOT / "lessons").glob("01_*.ipynb"))
     notebook = nbformat.read(path, as_version=4)
-    texts = [
-        output.metadata["image/png"]["alt"]
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if "image/png" in output.get("data", {})
-    ]
+    texts = [text for text, _ in pictures(notebook)]
     page = exported(notebook)
     assert [html.unescape(t) for t in re.findall('<img alt="([^"]*)"', page)] == texts != []
 

@@ -1,11 +1,11 @@
 """The README and the contributors' pages show what the code made, and name what is there."""
 
-import base64
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from pictures import pictures
 
 ROOT = Path(__file__).parents[1]
 FIGURE = ROOT / ".github" / "overview.png"
@@ -14,13 +14,8 @@ FIGURE = ROOT / ".github" / "overview.png"
 def test_the_figure_is_the_one_lesson_00_drew():
     """After a new build of lesson 00: write the picture found here to .github/overview.png."""
     notebook = nbformat.read(ROOT / "solutions" / "00_start_here.ipynb", as_version=4)
-    pictures = [
-        base64.b64decode(output.data["image/png"])
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if output.get("metadata", {}).get("image/png", {}).get("alt", "").startswith("Four moments")
-    ]
-    assert pictures == [FIGURE.read_bytes()]
+    drawn = [png for text, png in pictures(notebook) if text.startswith("Four moments")]
+    assert drawn == [FIGURE.read_bytes()]
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / ".github").rglob("*.md"))]

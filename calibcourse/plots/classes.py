@@ -34,7 +34,7 @@ def class_gaps(found: ClassOverConfidence, classes: Sequence[str], ax: Axes | No
     """
     rows = np.arange(len(classes))
     low, middle, high = (x.numpy() for x in (found.low, found.over_confidence, found.high))
-    off = (low > 0) | (high < 0)
+    off = np.isin(rows, found.outside.numpy())
     for chosen, color in ((off, BOUND), (~off, IDEAL)):
         ax.hlines(rows[chosen], low[chosen], high[chosen], color=color, lw=2.5, alpha=0.8)
         ax.plot(middle[chosen], rows[chosen], "o", ms=5, color=color)

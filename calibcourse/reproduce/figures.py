@@ -366,8 +366,8 @@ def weights_panel(
         for run in runs:
             steps, ece = (run.history.column(name) for name in ("step", "validation_ece"))
             way.plot(steps, ece, color=color, lw=width, alpha=0.8)
-            stop = run.history.best("validation_loss")
-            way.plot(stop["step"], stop["validation_ece"], "o", ms=5, mfc="white", mec=color)
+            stop = [read(run, name, "best") for name in ("step", "validation_ece")]
+            way.plot(*stop, "o", ms=5, mfc="white", mec=color)
     way.set(xlabel="training step", ylabel="validation ECE", ylim=(0, None))
     way.set_title("grey: cross-entropy; circles: best validation step", fontsize=9)
     for runs, color, size in ((list(sweep.runs), IDEAL, 10), (chosen, TEST, 40)):

@@ -5,7 +5,7 @@ of steps. A data set that it does not name is run like the profile's default.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -183,11 +183,19 @@ class Trajectories:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a table of the comparison shows: these methods for these optimizers."""
+    """What a table of the comparison shows: these methods for these optimizers.
+
+    Attributes:
+        methods, optimizers, title: as shown.
+        config: the kind of its runs.
+        settings: fields of theirs that are not by default.
+    """
 
     methods: tuple[str, ...]
     optimizers: tuple[str, ...]
     title: str
+    config: type[ComparisonConfig] = ComparisonConfig
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 FIVE = ("gd", "sgd", "adamw", "muon", "sam")
@@ -241,8 +249,13 @@ COMPARISONS = {
     "methods": Comparison(tuple(METHODS), FOUR, "Every method, every optimizer"),
     "grid": Comparison(tuple(METHODS), ("sgd",), "CalMO's two weights, chosen on validation data"),
     # Nor is this: networks of the comparison, shown images that training never showed them.
+    # Looked at before and after training: the way there is in "methods".
     "shift": Comparison(
-        ("CE", "label smoothing", "CalMO"), ("sgd",), "Calibration under a shift of the images"
+        ("CE", "label smoothing", "CalMO"),
+        ("sgd",),
+        "Calibration under a shift of the images",
+        ShiftConfig,
+        {"probes": 2},
     ),
 }
 GRID = {"robust_weight": (0.0, 0.5, 1.0, 2.0), "smooth_weight": (0.0, 0.001, 0.01, 0.1)}
@@ -308,11 +321,10 @@ def plan(
                 TrajectoryConfig(**shared, even_probes=size.even_probes, log_probes=size.log_probes)
             )
         else:
-            kind: Any = ComparisonConfig
-            if name == "shift":  # looked at before and after: the way there is in "methods"
-                kind, shared["probes"] = ShiftConfig, 2
+            shown = COMPARISONS[name]
+            shared |= {"model": chosen.model, **shown.settings}
             configs += [
-                kind(**shared, model=chosen.model, loss=loss, loss_options=dict(weights))
+                shown.config(**shared, loss=loss, loss_options=dict(weights))
                 for loss, weights in _losses(name)
             ]
     return configs

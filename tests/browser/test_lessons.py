@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from pictures import pictures
 from playwright.sync_api import Locator, Page, expect
 
 from .conftest import ARTEFACTS, ROOT, SECOND, Lab
@@ -70,15 +71,10 @@ def _every_cell_and_every_twin(page: Page, lab: Lab, lesson: str) -> None:
     for above, here, below in zip([set(), *kinds], kinds, [*kinds[1:], set()], strict=False):
         if "application/vnd.jupyter.widget-view+json" in here:
             assert "image/png" in above | below, "an explorer has no static twin beside it"
-    texts = {
-        output["metadata"]["image/png"]["alt"]
-        for cell in code
-        for output in cell.outputs
-        if "image/png" in output.get("data", {})
-    }
-    pictures = page.locator(".jp-Notebook .jp-RenderedImage img")
-    expect(pictures.first).to_be_attached()
-    for picture in pictures.all():  # JupyterLab drops cells that are far away
+    texts = {text for text, _ in pictures(notebook)} - {""}
+    shown = page.locator(".jp-Notebook .jp-RenderedImage img")
+    expect(shown.first).to_be_attached()
+    for picture in shown.all():  # JupyterLab drops cells that are far away
         assert picture.get_attribute("alt") in texts, "a figure lacks its alternative text"
 
 
