@@ -156,12 +156,14 @@ def trial(tmp_path_factory):
     return json.loads(path.read_text(encoding="utf-8")), done.stdout
 
 
+@pytest.mark.slow
 def test_every_part_runs_at_a_small_size(trial):
     results, printed = trial
     assert [record["name"] for record in results["parts"]] == names(PARTS)
     assert all(f"\n{name}: " in "\n" + printed for name in names(PARTS))
 
 
+@pytest.mark.slow
 def test_a_peer_that_was_not_there_is_named_and_all_others_agree(trial):
     results, printed = trial
     there = run.installed(run.libraries()).keys()

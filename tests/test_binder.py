@@ -50,6 +50,7 @@ def test_the_scripts_of_binder_are_executable_and_stop_at_an_error():
     assert "set -euo pipefail" in script.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow  # a lesson that nbval runs anyway, with its memory limited
 @pytest.mark.skipif(sys.platform != "linux", reason="address space is limited on Linux only")
 def test_the_heaviest_lesson_runs_in_the_memory_that_binder_lends(tmp_path):
     paths = sorted((TOP / "solutions").glob("*.ipynb"))

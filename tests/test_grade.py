@@ -191,6 +191,7 @@ def test_memory_has_a_limit(tmp_path):
     assert outcome(tmp_path, body)[0] == "your code raised"
 
 
+@pytest.mark.slow  # as long as the limit allows
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no limits on computing time")
 def test_an_endless_loop_ends(tmp_path, monkeypatch):
     """By the check's own deadline, or else by a limit: of computing time, of waiting."""

@@ -239,7 +239,9 @@ def same_columns(ours: dict, recorded: dict, names: set[str], **tolerance: float
         assert ours[name] == pytest.approx(recorded[name], **tolerance), name
 
 
-@pytest.mark.parametrize("name", ["methods", "methods_cifar10_small"])
+@pytest.mark.parametrize(
+    "name", ["methods", pytest.param("methods_cifar10_small", marks=pytest.mark.slow)]
+)
 def test_the_start_of_a_recorded_calmo_run_can_be_run_again(name):
     recorded = load_recorded(name).select(optimizer="adamw", label="CalMO", seed=0).runs[0]
     try:
@@ -260,6 +262,7 @@ def test_the_start_of_a_recorded_calmo_run_can_be_run_again(name):
         same_columns(row, rows[row["step"]], seen - smooth, rel=2e-2, abs=4e-3)
 
 
+@pytest.mark.slow
 def test_a_recorded_cell_comes_out_again_on_test_images():
     recorded = load_recorded("methods").select(optimizer="adamw", label="CE", seed=0).runs[0]
     best = recorded.history.best("validation_loss")

@@ -287,22 +287,58 @@ def test_the_ends_of_the_number_range(value, dtype):
         fitted(torch.tensor([[1.5e308, -1.5e308]], dtype=torch.float64), torch.tensor([1]))
 
 
+@pytest.fixture
+def passes(monkeypatch) -> list[int]:
+    """The number of samples of every pass that a fit makes over them."""
+    sizes = []
+    derivatives = posthoc._slope_and_curvature
+    monkeypatch.setattr(
+        posthoc, "_slope_and_curvature", lambda *a: sizes.append(len(a[0])) or derivatives(*a)
+    )
+    return sizes
+
+
+def test_the_curvature_is_the_derivative_of_the_slope():
+    logits, target = sample(50)
+    low, high = (posthoc._slope_and_curvature(logits, target, 0.7 + h)[0] for h in (-1e-5, 1e-5))
+    curvature = posthoc._slope_and_curvature(logits, target, 0.7)[1]
+    assert curvature == pytest.approx((high - low) / 2e-5, rel=1e-8)  # h² and rounding / h
+
+
+def test_newton_needs_few_passes(passes):
+    """Bisection between the caps would take some forty; a wrong curvature leaves only that."""
+    fitted(*sample(1000, too_sure=3.0))
+    assert len(passes) <= 12
+
+
+def test_a_guess_from_some_samples_saves_passes_over_all(monkeypatch, passes):
+    logits, target = sample(10_000, 5)
+    fitted(logits, target)
+    cold = len(passes)
+    passes.clear()
+    monkeypatch.setattr(posthoc, "_GUESS_FROM", 5000)
+    fitted(logits, target)
+    assert passes.count(10_000) < cold and passes.count(1000) > 2
+
+
+def test_in_blocks_the_curvature_is_summed_too(monkeypatch):
+    logits, target = sample(83)
+    whole = posthoc._slope_and_curvature(logits, target, 0.7)
+    monkeypatch.setitem(_blocks.BLOCK_SIZE, "cpu", 35)
+    assert posthoc._slope_and_curvature(logits, target, 0.7) == pytest.approx(whole, rel=1e-12)
+
+
 @pytest.mark.parametrize("n_right", [10**2, 10**4])
 @pytest.mark.parametrize("small", [1e-100, 1e-3, 1e-1])
-def test_nearly_separable_data_converge_fast(monkeypatch, n_right, small):
+def test_nearly_separable_data_converge_fast(passes, n_right, small):
     """One slightly wrong sample among many right ones: Newton alone would crawl by 1/margin.
 
     At 1e-100 it would take 240 steps, and the bracket spans a hundred powers of ten.
     """
-    calls = []
-    derivatives = posthoc._slope_and_curvature
-    monkeypatch.setattr(
-        posthoc, "_slope_and_curvature", lambda *a: calls.append(a) or derivatives(*a)
-    )
     logits = torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(n_right + 1, 1)
     logits[0] = torch.tensor([0.0, small], dtype=torch.float64)
     scaling = fitted(logits, torch.zeros(n_right + 1, dtype=torch.int64))
-    assert len(calls) < 40
+    assert len(passes) < 40
     beta = 1 / scaling.temperature
     # small · σ(β small) = n_right · σ(-β): the two sides of a zero slope.
     pull = n_right / (1 + math.exp(beta))
@@ -382,7 +418,7 @@ def test_a_second_fit_replaces_the_first():
 
 def test_before_fit():
     scaling = TemperatureScaling()
-    assert repr(scaling) == "TemperatureScaling(not fitted)"
+    assert repr(scaling) == "TemperatureScaling(not fitted)" and scaling.capped is False
     with pytest.raises(RuntimeError, match="fit"):
         _ = scaling.temperature
     with pytest.raises(RuntimeError, match="fit"):
@@ -390,7 +426,8 @@ def test_before_fit():
 
 
 def test_repr_tells_a_cap():
-    assert "capped" in repr(fitted(torch.tensor([[1.0, 0.0]]), torch.tensor([0])))
+    scaling = fitted(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    assert repr(scaling) == "TemperatureScaling(temperature=0.0001, capped)"
 
 
 def test_bad_input_is_named_and_leaves_the_fit_alone():

@@ -15,6 +15,7 @@ import pytest
 SANITIZE = Path("tests/nbval_sanitize.cfg")
 OFFLINE = Path("tests/offline")
 PACKAGE = Path("calibcourse")
+SOLUTIONS = Path("solutions")
 WORK = "work"
 _SCRATCH = pytest.StashKey[Path]()
 
@@ -61,6 +62,22 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if path.suffix == ".py" and not path.match("test_*.py"):
         return None if path.is_relative_to(config.rootpath / PACKAGE) else True
     return True if path.match("my_*.ipynb") or path == config.rootpath / WORK else None
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the solutions' notebooks to `-m slow`, unless they are named.
+
+    They compute what the lessons' do, whose exercises go on with the reference where a learner has
+    no answer yet: run beside each other, every network is trained twice.
+    """
+    folder = config.rootpath / SOLUTIONS
+    places = {config.invocation_params.dir / name.partition("::")[0] for name in config.args}
+    if places == {folder} or any(folder in place.parents for place in places):
+        return
+    for item in items:
+        if item.path.is_relative_to(folder):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -237,10 +237,10 @@ def test_a_slice_of_training_is_what_a_sweep_records(undisturbed):
 @pytest.mark.parametrize(
     ("name", "optimizer", "lr"),
     [
-        ("edge_of_stability", "gd", 0.1),
+        pytest.param("edge_of_stability", "gd", 0.1, marks=pytest.mark.slow),
         ("fashion_mnist_small", "gd", 0.1),
         ("fashion_mnist_small", "sgd", 0.1),
-        ("cifar10_small", "sgd", 2 / 30),
+        pytest.param("cifar10_small", "sgd", 2 / 30, marks=pytest.mark.slow),
     ],
 )
 def test_the_start_of_a_recorded_run_can_be_run_again(name, optimizer, lr):

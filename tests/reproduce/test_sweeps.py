@@ -119,6 +119,7 @@ def test_any_executor_gives_the_same_records(tmp_path, undisturbed):
     assert histories(runs) == undisturbed
 
 
+@pytest.mark.slow
 def test_process_pool_gives_the_same_records(tmp_path, undisturbed):
     with executor_for(workers=2) as executor:
         runs = run_all(SIX, tmp_path, executor, progress=False)
@@ -210,6 +211,7 @@ def test_workers_and_scheduler_exclude_each_other():
         pass
 
 
+@pytest.mark.slow
 def test_dask_cluster_survives_the_death_of_a_worker(tmp_path, undisturbed, impatience):
     distributed = pytest.importorskip("distributed")
     with (
