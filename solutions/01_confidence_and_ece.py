@@ -41,7 +41,11 @@ data
 # $c(x) = p_{\hat y}$ is the **confidence**.
 #
 # **Predict.** On 5,000 images it has never seen, about what share will it get right? And what will
-# its *average confidence* be? Write both numbers down before you run the next two cells.
+# its *average confidence* be?
+
+# %%
+ex.predicted_accuracy.ask()
+ex.predicted_confidence.ask()
 
 # %%
 model = cc.mlp(seed=0).to(device)
@@ -81,6 +85,8 @@ claim("the network gets more than three test images in four right", test_accurac
 claim("on test images it is surer than it is right, by at least five points",
       test_confidence - test_accuracy > 0.05,
       confidence=test_confidence, accuracy=test_accuracy)  # fmt: skip
+ex.predicted_accuracy.compare(test_accuracy)
+ex.predicted_confidence.compare(test_confidence)
 
 # %% [markdown]
 # Some of these mistakes a person would make too. But a person would hesitate. The network does not:
@@ -146,7 +152,11 @@ plots.show(
 # percentage points on average. The *maximum* calibration error (MCE) keeps only the worst bin.
 #
 # **Predict.** Which of the two can be ruined by a bin that holds a single image?
-#
+
+# %%
+ex.predicted_ruin.ask()
+
+# %% [markdown]
 # ### Exercise 2: ECE from logits
 #
 # *Difficulty 3 of 5 · importance 5 of 5 · about 15 minutes.*
@@ -182,6 +192,8 @@ claim("its test ECE is at least three times its training ECE",
 worst = (is_right - says).abs().argmax()
 claim("the MCE can be ruined: here it is above 0.3, from a bin with fewer than 10 of 5,000 images",
       (is_right - says).abs().max() > 0.3 and count[worst] < 10, images=count[worst])  # fmt: skip
+weighed = count[worst] / count.sum() * (is_right - says).abs()[worst]  # its part of the ECE
+ex.predicted_ruin.compare("only the MCE" if weighed < 0.1 * test_ece else "both")
 
 # %% [markdown]
 # On the training images the network claims near certainty and is right: no gap. The claim of
@@ -241,7 +253,10 @@ for name, logits in [("the network", test_logits), ("forecaster", useless_logits
 # Here is an experiment that real data never allow. Soften the network's probabilities, by dividing
 # its logits by 3, and *draw the labels from them*. By construction they are perfectly calibrated.
 #
-# **Predict.** What is its ECE?
+# **Predict.** What is its ECE, measured on 1,000 images with 15 bins?
+
+# %%
+ex.predicted_noise.ask()
 
 # %%
 probabilities = torch.softmax(test_logits.cpu().double() / 3, dim=1)
@@ -263,6 +278,7 @@ measured = {m: torch.stack([ece_when_calibrated(n, m) for n in sizes]) for m in 
 
 fig, (ax,) = plots.figure(1, width=5.2, height=3.4)
 plots.estimates_by_size(sizes, measured, ax=ax)
+ex.predicted_noise.mark(ax, along="y")
 ax.set_title("Perfectly calibrated, and yet ECE > 0")
 plots.show(
     fig,
@@ -274,6 +290,7 @@ claim("a perfectly calibrated model has a positive ECE in every draw",
       all((values > 0).all() for values in measured.values()))  # fmt: skip
 claim("with 1,000 images and 15 bins it is about 0.03: between 0.02 and 0.04 on average",
       0.02 < means[1, 2] < 0.04, ece=means[1, 2])  # fmt: skip
+ex.predicted_noise.compare(means[1, 2])
 claim("thirty times the samples cut that bias at least threefold",
       means[1, -1] < means[1, 0] / 3, smallest=means[1, 0], largest=means[1, -1])  # fmt: skip
 claim("more bins, more bias, at every sample size", bool((means.diff(dim=0) > 0).all()))
@@ -328,7 +345,12 @@ claim("the kernel error, without bins, agrees that the test side is worse",
 #
 # **Predict.** Will $T$ be above or below 1? And what would you get by fitting it on the *training*
 # images instead?
-#
+
+# %%
+ex.predicted_temperature.ask()
+ex.predicted_training_temperature.ask()
+
+# %% [markdown]
 # ### Exercise 4: fit the temperature
 #
 # *Difficulty 3 of 5 · importance 4 of 5 · about 15 minutes.*
@@ -359,6 +381,8 @@ on_training = cc.TemperatureScaling().fit(train_logits, data.train.target)
 harmed_ece = cc.expected_calibration_error(on_training.transform(test_logits), test_target).item()
 claim("fitted on the training images it is below 1, and makes the test ECE worse",
       on_training.temperature < 1 and harmed_ece > test_ece, before=test_ece, after=harmed_ece)  # fmt: skip
+ex.predicted_temperature.compare("above 1" if temperature > 1 else "below 1")
+ex.predicted_training_temperature.compare("above 1" if on_training.temperature > 1 else "below 1")
 
 by_class = cc.class_over_confidence(repaired_logits, test_target)
 claim("yet some predicted class is still too sure by over five points, another in doubt",

@@ -121,7 +121,7 @@ def test_a_file_of_the_first_version_is_read_and_goes_on(path):
     path.write_text(json.dumps({"version": 1, "exercises": {"01/ece": OLD, "01/bins": OLD}}))
     assert store.load()["01/ece"] == store.Record(**OLD)
     assert store.record_attempt("01/ece", "incorrect", "softmax twice", "a" * 16) is None
-    assert json.loads(path.read_text())["version"] == 2
+    assert json.loads(path.read_text())["version"] == store.VERSION
     records = store.load()
     assert records["01/bins"] == store.Record(**OLD)
     record = records["01/ece"]

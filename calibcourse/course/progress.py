@@ -6,8 +6,17 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..exercises import Exercise, all_exercises
-from ..exercises.store import Record, UnreadableProgress, load, progress_path
+from torch import Tensor
+
+from ..exercises import Exercise, all_exercises, all_predictions
+from ..exercises.predictions import counted
+from ..exercises.store import (
+    Record,
+    UnreadableProgress,
+    load,
+    load_predictions,
+    progress_path,
+)
 
 COLUMNS = (
     "lesson",
@@ -45,6 +54,9 @@ def main(csv: bool = False) -> int:
     else:
         print(progress_table(rows))
         if not status:
+            confidence, correct = counted(all_predictions(), load_predictions(path))
+            if len(correct):
+                print(predictions_line(confidence, correct))
             print(_where(path))
     return status
 
@@ -53,6 +65,22 @@ def _where(path: Path) -> str:
     if path == Path(os.devnull):
         return f"Progress is not kept: CALIBCOURSE_PROGRESS is {path}"
     return f"Kept in {path}" if path.exists() else f"Will be kept in {path}"
+
+
+def predictions_line(confidence: Tensor, correct: Tensor) -> str:
+    """How sure the learner was of the predictions that count, and how often right.
+
+    Args:
+        confidence, correct: (N,) from `counted`, N at least 1.
+
+    Example:
+        >>> import torch
+        >>> predictions_line(torch.tensor([0.9, 0.8]), torch.tensor([True, False]))
+        '2 predictions with a result: 1 right; on average you were 85 % sure'
+    """
+    n = len(correct)
+    sure = f"on average you were {100 * confidence.mean():.0f} % sure"
+    return f"{n} prediction{'s' * (n > 1)} with a result: {int(correct.sum())} right; {sure}"
 
 
 def progress_rows(

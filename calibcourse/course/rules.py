@@ -31,6 +31,8 @@ CODE_CELLS, WORDS = (12, 22), (900, 1_800)
 CODE_CELLS_00, WORDS_00 = (5, 22), (200, 1_800)  # "Start here" is one figure and how things work
 MAX_LINES = 40  # a code cell is read on one screen
 TAGS = {"nbval-ignore-output"}
+# A cell that only asks for predictions is a question to answer, not code to read: not counted.
+_QUESTION = re.compile(r"(?:ex\.\w+\.ask\(\)\s*)+")
 
 _MACHINE = re.compile(
     r"ipykernel_\d+|site-packages|\b0x[0-9a-f]{7,}\b"
@@ -139,7 +141,10 @@ def sized_like_a_lesson(notebook: NotebookNode) -> list[str]:
     """Code cells, words, and lines per code cell are what a reader can take in."""
     start_here = notebook.cells[0].get("id", "").startswith("00-")
     limits = {
-        "code cells": (len(list(_code(notebook))), CODE_CELLS_00 if start_here else CODE_CELLS),
+        "code cells": (
+            sum(not _QUESTION.fullmatch(cell.source) for cell in _code(notebook)),
+            CODE_CELLS_00 if start_here else CODE_CELLS,
+        ),
         "words": (count_words(notebook.cells), WORDS_00 if start_here else WORDS),
     }
     breaks = [

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .framework import Case, Exercise, Finding, WrongSolution, array, number, show, value_case
+from .predictions import Prediction
 
 # --- 1. Reliability bins -------------------------------------------------------------------------
 
@@ -920,4 +921,31 @@ temperature = Exercise(
     tolerance=0.01,
     canonical=torch.log,
     explain=_on_its_way,
+)
+
+# --- Predictions ---------------------------------------------------------------------------------
+
+predicted_accuracy = Prediction(
+    "01", "predicted_accuracy", "Share of 5,000 new images it gets right", unit="%", within=5
+)
+predicted_confidence = Prediction(
+    "01", "predicted_confidence", "Its mean confidence on them", unit="%", within=5
+)
+predicted_ruin = Prediction(
+    "01",
+    "predicted_ruin",
+    "Ruined by a bin with few images",
+    ("only the ECE", "only the MCE", "both", "neither"),
+)
+predicted_noise = Prediction(
+    "01",
+    "predicted_noise",
+    "ECE of the calibrated probabilities, from 1,000 images in 15 bins",
+    factor=2,
+)
+predicted_temperature = Prediction(
+    "01", "predicted_temperature", "T fitted on validation images", ("below 1", "above 1")
+)
+predicted_training_temperature = Prediction(
+    "01", "predicted_training_temperature", "T fitted on training images", ("below 1", "above 1")
 )

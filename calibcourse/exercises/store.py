@@ -22,8 +22,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from .._files import read_json, write_json
+from ._guess import FIELDS, Guess, Value, possible
 
-VERSION = 2  # 1 had no mistakes, answers and attempts_until_correct; it is still read
+# 1 had no mistakes, answers and attempts_until_correct, 2 no predictions; both are still read.
+VERSION = 3
 OUTCOMES = ("not attempted", "your code raised", "incorrect", "correct")  # from worst to best
 _MAX_BYTES = 1_000_000
 _MAX_ANSWERS = 500  # digests kept of one exercise, the latest
@@ -142,13 +144,22 @@ def load(path: Path | None = None) -> dict[str, Record]:
             checked; nothing in it is executed).
         OSError: it is no regular file, or cannot be opened.
     """
+    return _load(path)[0]
+
+
+def load_predictions(path: Path | None = None) -> dict[str, Guess]:
+    """What the progress file has of predictions, by key; arguments and errors as in `load`."""
+    return _load(path)[1]
+
+
+def _load(path: Path | None) -> tuple[dict[str, Record], dict[str, Guess]]:
     path = path or progress_path()
     if path == Path(os.devnull):
-        return {}
+        return {}, {}
     try:
         document = read_json(path, _MAX_BYTES)
     except FileNotFoundError:
-        return {}
+        return {}, {}
     except ValueError:
         raise UnreadableProgress("not JSON, or too large") from None
     return _validated(document)
@@ -168,8 +179,31 @@ def record_attempt(
     Returns:
         None, or one line on why it was not saved.
     """
-    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    now = _now()
     return _update(key, lambda record: record.attempted(outcome, now, mistake, answer))
+
+
+def record_guess(key: str, answer: Value, sure: float) -> str | None:
+    """Remember the answer to a prediction; once its result was shown, the first answer stays.
+
+    Args:
+        key: of the prediction, "lesson/name".
+        answer: a number, or one of its options.
+        sure: the probability of being right that the learner states, in [0, 1].
+
+    Returns:
+        None, or one line on why it was not saved.
+    """
+    return _update_guess(key, lambda guess: guess.with_answer(answer, sure, _now()))
+
+
+def record_truth(key: str, truth: Value) -> str | None:
+    """Remember what a lesson showed as the result. Returns None, or why it was not saved."""
+    return _update_guess(key, lambda guess: guess.with_truth(truth, _now()))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def digest(source: str) -> str:
@@ -197,6 +231,20 @@ def record_solution(key: str) -> str | None:
 
 
 def _update(key: str, change: Callable[[Record], Record]) -> str | None:
+    def changed(records: dict[str, Record], _: dict[str, Guess]) -> None:
+        records[key] = change(records.get(key, Record()))
+
+    return _rewrite(changed)
+
+
+def _update_guess(key: str, change: Callable[[Guess], Guess]) -> str | None:
+    def changed(_: dict[str, Record], guesses: dict[str, Guess]) -> None:
+        guesses[key] = change(guesses.get(key, Guess()))
+
+    return _rewrite(changed)
+
+
+def _rewrite(change: Callable[[dict[str, Record], dict[str, Guess]], None]) -> str | None:
     try:
         path = progress_path()
         if path == Path(os.devnull):
@@ -208,10 +256,14 @@ def _update(key: str, change: Callable[[Record], Record]) -> str | None:
             return _NOT_WRITABLE
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=_LOCK_SECONDS):
-            records, note = _load_or_set_aside(path)
-            records[key] = change(records.get(key, Record()))
-            exercises = {name: asdict(record) for name, record in sorted(records.items())}
-            write_json(path, {"version": VERSION, "exercises": exercises})
+            records, guesses, note = _load_or_set_aside(path)
+            change(records, guesses)
+            document = {
+                "version": VERSION,
+                "exercises": {name: asdict(record) for name, record in sorted(records.items())},
+                "predictions": {name: asdict(guess) for name, guess in sorted(guesses.items())},
+            }
+            write_json(path, document)
         return note
     except NewerProgress:
         return "Progress not saved: the progress file comes from a newer version of the course."
@@ -221,15 +273,15 @@ def _update(key: str, change: Callable[[Record], Record]) -> str | None:
         return _NOT_WRITABLE
 
 
-def _load_or_set_aside(path: Path) -> tuple[dict[str, Record], str | None]:
+def _load_or_set_aside(path: Path) -> tuple[dict[str, Record], dict[str, Guess], str | None]:
     try:
-        return load(path), None
+        return *_load(path), None
     except NewerProgress:
         raise
     except UnreadableProgress as problem:
         aside = next(name for name in _asides(path) if not name.exists())
         os.replace(path, aside)
-        return {}, f"The progress file was unreadable ({problem}); it is kept as {aside.name}."
+        return {}, {}, f"The progress file was unreadable ({problem}); it is kept as {aside.name}."
 
 
 def _asides(path: Path) -> Iterator[Path]:
@@ -237,18 +289,29 @@ def _asides(path: Path) -> Iterator[Path]:
     yield from (Path(f"{path}.{number}.bak") for number in count(2))
 
 
-def _validated(document: object) -> dict[str, Record]:
+def _validated(document: object) -> tuple[dict[str, Record], dict[str, Guess]]:
     if not isinstance(document, dict) or not _natural(document.get("version")):
         raise UnreadableProgress("not a progress file")
     if document["version"] > VERSION:
         raise NewerProgress("written by a newer version of the course")
     exercises = document.get("exercises")
-    if not isinstance(exercises, dict):
+    predictions = document.get("predictions") if document["version"] >= 3 else {}
+    if not isinstance(exercises, dict) or not isinstance(predictions, dict):
         raise UnreadableProgress("not a progress file")
     known = {field.name for field in fields(Record)} - (
         _SINCE_2 if document["version"] < 2 else set()
     )
-    return {key: _validated_record(entry, known) for key, entry in exercises.items()}
+    records = {key: _validated_record(entry, known) for key, entry in exercises.items()}
+    return records, {key: _validated_guess(entry) for key, entry in predictions.items()}
+
+
+def _validated_guess(entry: object) -> Guess:
+    if not isinstance(entry, dict) or set(entry) != FIELDS:
+        raise UnreadableProgress("a prediction has the wrong fields")
+    guess = Guess(**entry)
+    if not (possible(guess) and _time(guess.answered) and _time(guess.shown)):
+        raise UnreadableProgress("a prediction has impossible values")
+    return guess
 
 
 def _validated_record(entry: object, known: set[str]) -> Record:

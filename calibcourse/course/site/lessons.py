@@ -15,6 +15,7 @@ from ..source import FOLDED
 FIGURES = "figures"  # the folder beside the lessons' pages
 _SOLUTION = re.compile(r"^ex\.\w+\.check\(", re.M)
 _EXPLORER = re.compile(r"^widgets\.(\w+)\(", re.M)
+_QUESTION = re.compile(r"(?:ex\.\w+\.ask\(\)\s*)+")
 _REMOTE_PICTURE = re.compile(r"!\[([^\]]*)\]\(https?://[^)]*\)")
 _PLACEHOLDER = (
     "*{}: in the notebook its sliders stand here. The figure shows the same at a glance.*"
@@ -53,6 +54,9 @@ def lesson_page(
             cell.source = without_remote_pictures(cell.source)
         elif folded and not cell.outputs:
             cell.metadata["tags"] = ["remove-cell"]  # it finds or installs the package
+        elif _QUESTION.fullmatch(cell.source):
+            cell.metadata["tags"] = ["remove-input"]
+            cell.outputs = [_question(output) for output in cell.outputs]
         else:
             _show_code(cell, folded)
             cell.outputs = [_output(output, cell, name, page, explorer) for output in cell.outputs]
@@ -104,6 +108,12 @@ def _output(
         text = _PLACEHOLDER.format(data.get("text/plain", "Explorer"))
         return _replaced(output, "text/markdown", text)
     return output
+
+
+def _question(output: NotebookNode) -> NotebookNode:
+    """An input for a prediction as what it asks: a page without a kernel keeps no answers."""
+    lines = output.get("data", {}).get("text/plain", "").splitlines()[:-1]  # less "Run this cell"
+    return _replaced(output, "text/html", f"<p>{'<br>'.join(map(escape, lines))}</p>")
 
 
 def _replaced(output: NotebookNode, kind: str, content: str) -> NotebookNode:

@@ -1,0 +1,393 @@
+"""Predictions: asked before, compared after, kept in the progress file, and never in the way."""
+
+import ast
+import json
+import os
+import re
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+
+import jupytext
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from calibcourse import plots
+from calibcourse.course import progress
+from calibcourse.exercises import all_predictions, predictions, store
+from calibcourse.exercises._guess import Guess
+from calibcourse.exercises._prediction_input import PredictionInput, sure_levels
+from calibcourse.exercises.predictions import Prediction, counted
+
+SHARE = Prediction("99", "predicted_share", "Share of tails", unit="%", within=5)
+RATIO = Prediction("99", "predicted_ratio", "How many times", factor=2)
+SIDE = Prediction("99", "predicted_side", "Next", ("heads", "tails", "the edge"))
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "solutions"
+
+
+@pytest.fixture(autouse=True)
+def path(tmp_path, monkeypatch):
+    """A progress file of this test's own; notes are told anew."""
+    monkeypatch.setattr(predictions, "_unsaved", {})
+    monkeypatch.setattr(predictions, "_told", set())
+    monkeypatch.setenv("CALIBCOURSE_PROGRESS", str(tmp_path / "progress.json"))
+    return tmp_path / "progress.json"
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What was displayed, in order."""
+    seen = []
+    monkeypatch.setattr(predictions, "display", seen.append)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answer", "truth", "right"),
+    [
+        (SHARE, 89.3, 84.3, True),  # 84.3 + 5 is not 89.3 in floats: the edge belongs to it
+        (SHARE, 79.3, 84.3, True),
+        (SHARE, 89.31, 84.3, False),
+        (RATIO, 0.06, 0.03, True),
+        (RATIO, 0.015, 0.03, True),
+        (RATIO, 0.061, 0.03, False),
+        (RATIO, 0, 0.03, False),
+        (RATIO, -0.03, 0.03, False),
+        (RATIO, 0, 0, True),
+        (SIDE, "tails", "tails", True),
+        (SIDE, "heads", "tails", False),
+        (SIDE, 3.0, "tails", False),
+    ],
+)
+def test_what_is_right_is_what_the_input_says(prediction, answer, truth, right):
+    assert prediction.is_right(answer, truth) is right
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"within": 1, "factor": 2},
+        {"options": ("one",)},
+        {"options": ("a", "a")},
+        {"options": ("a", "b"), "within": 1},
+        {"options": ("a", "b" * 500)},
+    ],
+)
+def test_a_declaration_needs_one_rule_of_what_is_right(wrong):
+    with pytest.raises(ValueError, match=r"option|within"):
+        Prediction("99", "x", "x", **wrong)
+
+
+def test_the_answer_before_the_result_counts_and_can_be_changed_until_then(path):
+    assert SHARE.keep(80, 0.5) is None
+    SHARE.keep(90, 0.7)
+    store.record_truth(SHARE.key, 84.3)
+    SHARE.keep(84, 1.0)  # after the result: too late
+    guess = store.load_predictions()[SHARE.key]
+    assert (guess.answer, guess.sure, guess.late, guess.truth) == (90, 0.7, False, 84.3)
+    confidence, correct = counted([SHARE], store.load_predictions())
+    assert (confidence.tolist(), correct.tolist()) == ([0.7], [False])
+
+
+def test_an_answer_after_the_result_is_kept_and_does_not_count(shown):
+    SHARE.compare(0.843)
+    SHARE.keep(84, 1.0)
+    assert SHARE.guess.late
+    assert len(counted([SHARE], store.load_predictions())[0]) == 0
+    SHARE.compare(0.843)
+    assert "not counted" in shown[-1]._repr_html_()
+
+
+def test_what_was_measured_first_stays(shown):
+    SHARE.keep(84, 0.9)
+    SHARE.compare(0.843)
+    SHARE.compare(torch.tensor(0.5))  # the learner changed the cell
+    assert store.load_predictions()[SHARE.key].truth == pytest.approx(84.3)
+    assert "50 %" in shown[-1]._repr_html_()  # the card shows this run's
+
+
+def test_text_is_the_same_with_an_answer_as_without(shown):
+    SHARE.compare(0.843)
+    untouched = repr(shown[0]), repr(PredictionInput(SHARE))
+    assert "You said" not in shown[0]._repr_html_()
+    Path(os.environ["CALIBCOURSE_PROGRESS"]).unlink()
+    SHARE.keep(95, 0.8)
+    SHARE.compare(0.9)
+    assert (repr(shown[1]), repr(PredictionInput(SHARE))) == untouched
+    text = shown[1]._repr_html_()
+    assert "95 %, 80 % sure to be within 5 percentage points: it is." in text
+
+
+def test_nbval_does_not_compare_what_is_personal(shown):
+    """The sanitising rules leave the same of both."""
+    rules = re.findall(
+        r"^regex: (.*)\nreplace: (.*)$", (ROOT / "tests/nbval_sanitize.cfg").read_text(), re.M
+    )
+
+    def compared(text):
+        for pattern, replacement in rules:
+            text = re.sub(pattern, replacement, text)
+        return text
+
+    SIDE.compare("tails")
+    Path(os.environ["CALIBCOURSE_PROGRESS"]).unlink()
+    SIDE.keep("heads", 0.5)
+    SIDE.compare("tails")
+    without, with_answer = (card._repr_html_() for card in shown)
+    assert without != with_answer
+    assert compared(without) == compared(with_answer) == "prediction"
+
+
+def test_the_result_must_be_a_possible_answer():
+    with pytest.raises(ValueError, match="one of"):
+        SIDE.compare("Tails")
+    with pytest.raises(ValueError, match="finite number"):
+        SHARE.compare(float("nan"))
+
+
+# --- The input --------------------------------------------------------------------------------
+
+
+def test_a_number_is_typed_and_kept():
+    box = PredictionInput(SHARE)
+    box.button.click()
+    assert "how sure" in box.status.value
+    box.sure.value = 0.8
+    box.button.click()
+    assert "Type a number" in box.status.value and SHARE.guess == Guess()
+    box.answer.value = "84,5 %"
+    box.button.click()
+    assert "Kept: 84.5 %, 80 % sure" in box.status.value
+    assert (SHARE.guess.answer, SHARE.guess.sure) == (84.5, 0.8)
+    again = PredictionInput(SHARE)  # the cell is run again
+    assert (again.answer.value, again.sure.value) == ("84.5", 0.8)
+
+
+def test_nothing_is_chosen_for_the_learner():
+    box = PredictionInput(SIDE)
+    assert box.answer.value is None and box.sure.value is None
+    box.sure.value = 0.5
+    box.button.click()
+    assert "Choose one" in box.status.value
+    box.answer.value = "tails"
+    box.button.click()
+    assert SIDE.guess.answer == "tails"
+    assert box.sure.options[0] == ("33 %", 0.33)
+
+
+@pytest.mark.parametrize("prediction", [SHARE, SIDE], ids=["number", "choice"])
+def test_after_the_result_the_input_says_what_counts(prediction, shown):
+    truth = 0.8 if prediction is SHARE else "tails"
+    prediction.keep(80 if prediction is SHARE else "tails", 0.9)
+    prediction.compare(truth)
+    box = PredictionInput(prediction)
+    assert "your first answer stays" in box.status.value
+    box.sure.value = 1.0
+    box.button.click()
+    assert prediction.guess.sure == 0.9
+
+
+@pytest.mark.parametrize("text", ["", "many", "nan", "inf", "1e999", "5 %%"])
+def test_what_is_no_number_is_not_kept(text):
+    with pytest.raises(ValueError, match="Type a number, in %"):
+        SHARE.read(text)
+
+
+def test_levels_start_at_a_blind_guess():
+    assert sure_levels(0.5) == [50, 60, 70, 80, 90, 95, 99, 100]
+    assert sure_levels(0)[0] == 5
+
+
+def test_the_mark_is_the_learners_and_leaves_the_axis():
+    fig, (ax,) = plots.figure(1)
+    ax.set(xlim=(0.5, 1))
+    SHARE.mark(ax)
+    assert not ax.lines and not ax.texts
+    SHARE.keep(95, 0.8)
+    SHARE.mark(ax)
+    assert ax.lines[0].get_xdata()[0] == 0.95
+    assert "95 %" in ax.texts[0].get_text()
+    SHARE.keep(10, 0.8)
+    SHARE.mark(ax)
+    assert len(ax.lines) == 1 and "off this axis" in ax.texts[1].get_text()
+    assert ax.get_xlim() == (0.5, 1)
+    with pytest.raises(ValueError, match="number has a mark"):
+        SIDE.mark(ax)
+    plt.close(fig)
+
+
+# --- The progress file --------------------------------------------------------------------------
+
+
+def test_exercises_and_predictions_share_a_file(path):
+    store.record_attempt("01/ece", "correct")
+    SHARE.keep(80, 0.5)
+    store.record_hint("01/ece", 2)
+    assert store.load()["01/ece"].hints_seen == 2
+    assert store.load_predictions()[SHARE.key].answer == 80
+
+
+def test_a_file_of_version_2_is_read_and_survives(path):
+    store.record_attempt("98/unknown", "correct")
+    document = json.loads(path.read_text())
+    del document["predictions"]
+    path.write_text(json.dumps(document | {"version": 2}))
+    assert store.load_predictions() == {}
+    SHARE.keep(80, 0.5)
+    assert store.load()["98/unknown"].outcome == "correct"
+    assert json.loads(path.read_text())["version"] == 3
+
+
+def test_a_prediction_of_an_unknown_lesson_survives(path):
+    Prediction("98", "gone", "Gone", within=1).keep(1, 0.5)
+    SHARE.keep(80, 0.5)
+    assert store.load_predictions()["98/gone"].answer == 1
+    assert len(counted(all_predictions(), store.load_predictions())[0]) == 0
+
+
+GOOD = asdict(Guess(80.0, 0.5, False, 84.3, "2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        [],
+        {"answer": 1},
+        GOOD | {"more": 1},
+        GOOD | {"answer": [1]},
+        GOOD | {"answer": True},
+        GOOD | {"answer": "x" * 1000},
+        GOOD | {"answer": "\x1b[2J"},
+        GOOD | {"answer": 10**200},
+        GOOD | {"answer": None},
+        GOOD | {"sure": 1.5},
+        GOOD | {"sure": -0.1},
+        GOOD | {"sure": "0.5"},
+        GOOD | {"sure": None},
+        GOOD | {"late": 1},
+        GOOD | {"truth": {"a": 1}},
+        GOOD | {"truth": None},
+        GOOD | {"answered": "yesterday"},
+        GOOD | {"shown": 3},
+    ],
+)
+def test_impossible_entries_are_refused_and_set_aside(path, wrong):
+    path.write_text(json.dumps({"version": 3, "exercises": {}, "predictions": {"99/x": wrong}}))
+    with pytest.raises(store.UnreadableProgress, match="prediction"):
+        store.load_predictions()
+    assert SHARE.guess == Guess()
+    assert "unreadable" in SHARE.keep(80, 0.5)
+    assert SHARE.guess.answer == 80 and path.with_name("progress.json.bak").exists()
+
+
+@pytest.mark.parametrize("entries", [None, [], "x"])
+def test_what_is_no_table_of_predictions_is_refused(path, entries):
+    path.write_text(json.dumps({"version": 3, "exercises": {}, "predictions": entries}))
+    with pytest.raises(store.UnreadableProgress, match="not a progress file"):
+        store.load()
+
+
+def test_a_good_entry_is_read(path):
+    path.write_text(json.dumps({"version": 3, "exercises": {}, "predictions": {"99/x": GOOD}}))
+    assert asdict(store.load_predictions()["99/x"]) == GOOD
+
+
+@pytest.mark.parametrize("kept_nowhere", ["folder", "null device"])
+def test_where_nothing_can_be_written_the_session_remembers(
+    kept_nowhere, tmp_path, monkeypatch, shown
+):
+    nowhere = os.devnull if kept_nowhere == "null device" else str(tmp_path)
+    monkeypatch.setenv("CALIBCOURSE_PROGRESS", nowhere)
+    note = SHARE.keep(80, 0.5)
+    assert (note is None) == (kept_nowhere == "null device")
+    SHARE.compare(0.9)
+    SIDE.compare("tails")
+    assert "80 %, 50 % sure" in shown[0]._repr_html_()
+    told = [card for card in shown if "not saved" in card._repr_html_()]
+    assert len(told) == (kept_nowhere == "folder")  # once
+    SHARE.keep(90, 1.0)
+    assert SHARE.guess.answer == 80
+
+
+def test_an_answer_that_cannot_be_one_counts_for_nothing():
+    entries = {SIDE.key: Guess(3.0, 0.9, False, "tails", "x", "x")}
+    assert len(counted([SIDE], entries)[0]) == 0
+
+
+def test_progress_gains_a_line(capsys, shown):
+    first = next(one for one in all_predictions() if one.options)
+    first.keep(first.options[0], 0.9)
+    first.compare(first.options[1])
+    assert progress.main() == 0
+    assert "1 prediction with a result: 0 right; on average you were 90 % sure" in (
+        capsys.readouterr().out
+    )
+
+
+# --- The lessons ----------------------------------------------------------------------------------
+
+
+def _calls(tree, method):
+    """Names of the predictions that a piece of code calls a method of, with the calls."""
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == method
+            and isinstance(node.func.value, ast.Attribute)
+            and isinstance(node.func.value.value, ast.Name)
+            and node.func.value.value.id == "ex"
+        ):
+            yield node.func.value.attr, node
+
+
+LESSONS = sorted(SOURCES.glob("[0-9]*.py"))
+
+
+@pytest.mark.parametrize("path_", LESSONS, ids=lambda p: p.name[:2])
+def test_every_prediction_is_asked_once_and_then_compared_once(path_):
+    declared = {one.name: one for one in all_predictions() if one.lesson == path_.name[:2]}
+    tree = ast.parse(path_.read_text(encoding="utf-8"))
+    asked = {name: call.lineno for name, call in _calls(tree, "ask")}
+    assert sorted(name for name, _ in _calls(tree, "ask")) == sorted(declared)
+    compared = [(name, call) for name, call in _calls(tree, "compare")]
+    assert sorted(name for name, _ in compared) == sorted(declared)
+    for name, call in compared:
+        assert asked[name] < call.lineno, name
+        # A number that was typed would be no measurement.
+        assert not isinstance(call.args[0], ast.Constant), name
+        if isinstance(call.args[0], ast.IfExp):
+            assert set(_ends(call.args[0])) <= set(declared[name].options), name
+    for name, call in _calls(tree, "mark"):
+        assert asked[name] < call.lineno and not declared[name].options
+
+
+def _ends(node):
+    """The constants that a conditional expression can come to."""
+    if isinstance(node, ast.IfExp):
+        yield from _ends(node.body)
+        yield from _ends(node.orelse)
+    elif isinstance(node, ast.Constant):
+        yield node.value
+
+
+ASKING = [p for p in LESSONS if any(one.lesson == p.name[:2] for one in all_predictions())]
+
+
+@pytest.mark.parametrize("path_", ASKING, ids=lambda p: p.name[:2])
+def test_every_predict_in_the_prose_has_its_input_below(path_):
+    cells = jupytext.read(path_, fmt="py:percent").cells
+    for cell, below in zip(cells, [*cells[1:], None], strict=True):
+        asks = cell.cell_type == "markdown" and cell.source.count("**Predict")
+        is_input = below is not None and re.fullmatch(r"(?:ex\.\w+\.ask\(\)\s*)+", below.source)
+        assert (asks == 1) if is_input else not asks, cell.source
+
+
+def test_names_are_those_of_the_module():
+    for one in all_predictions():
+        lesson = import_module(f"calibcourse.exercises.lesson_{one.lesson}")
+        assert getattr(lesson, one.name) is one
