@@ -59,6 +59,13 @@ plots.show(
 #
 # **Predict** before you run the cell. (a) Will the sharpness rise, fall, or both? (b) The margins
 # move right as training goes on. What does that do to the *test* images' reliability diagram?
+#
+# Say also how sure you are. Your answers stay on this machine, and lesson 09 ends with how well *you*
+# are calibrated. An answer counts if you keep it before its result is shown.
+
+# %%
+ex.predicted_sharpness.ask()
+ex.predicted_bars.ask()
 
 # %%
 data = dataclasses.replace(data, train=data.train.head(1000))
@@ -122,7 +129,16 @@ claim("(b) on test images it ends up surer than right, by more than five points:
       over_confidence[-1] > 0.05, over_confidence=over_confidence[-1])  # fmt: skip
 claim("but at the first snapshot it was less sure than right", over_confidence[1] < 0,
       over_confidence=over_confidence[1])  # fmt: skip
+rose, fell = sharp.max() > 2 * sharp[0], sharp[-1] < sharp.max() / 2
+ex.predicted_sharpness.compare(
+    ("it rises, then falls" if fell else "it rises") if rose else "it falls"
+)
+ex.predicted_bars.compare(
+    "below the line: too sure" if over_confidence[-1] > 0.02
+    else "above the line: too modest" if over_confidence[-1] < -0.02 else "on the line"
+)  # fmt: skip
 
+# %%
 fig, (left, right) = plots.figure(2, width=4.6)
 plots.trajectory(moments, {"sharpness": sharp}, {"sharpness": plots.CURVATURE}, ax=left,
                  ylabel="$\\lambda_{\\max}$")  # fmt: skip

@@ -285,6 +285,8 @@ plots.show(
     alt="ECE of a perfectly calibrated model against sample size on log axes, for 5, 15 and 50 "
     "bins: all lines fall with the sample size, and more bins give a higher line.",
 )
+
+# %%
 means = torch.stack([values.mean(1) for values in measured.values()])  # (bins, sizes)
 claim("a perfectly calibrated model has a positive ECE in every draw",
       all((values > 0).all() for values in measured.values()))  # fmt: skip

@@ -55,8 +55,13 @@ train_target, test_target = data.train.target, data.test.target
 # runner-up.
 #
 # **Predict.** The network of lesson 01 gets nearly every training image right and five test images
-# out of six. Sketch the two histograms of $m$.
-#
+# out of six. Sketch the two histograms of $m$. Is the most wrong test image wrong by fewer or by more
+# logits than the median training image is right?
+
+# %%
+ex.predicted_worst.ask()
+
+# %% [markdown]
 # ### Exercise 1: the true margin
 #
 # *Difficulty 2 of 5 · importance 5 of 5 · about 8 minutes.*
@@ -94,6 +99,10 @@ claim("of the training margins more than 95 % are positive, of the test margins 
 claim("the worst test image is wrong by more logits than the median training image is right",
       -test_margin.min() > train_margin.median(),
       worst=test_margin.min(), median=train_margin.median())  # fmt: skip
+ex.predicted_worst.compare(
+    "by more" if -test_margin.min() > train_margin.median()
+    else "by fewer logits than the median training image is right"
+)  # fmt: skip
 
 # %% [markdown]
 # ## 2 · The margin bounds the error probability
@@ -159,7 +168,11 @@ claim("the package's, which keeps logarithms, holds too, and is never below the 
 # hold, and one with $m=-20$ outweighs a hundred million images at $m = 0$.
 #
 # **Predict.** What share of the test set's $Q$ belongs to its worst 1 %, fifty images?
-#
+
+# %%
+ex.predicted_share.ask()
+
+# %% [markdown]
 # ### Exercise 3: log Q without overflow
 #
 # *Difficulty 3 of 5 · importance 4 of 5 · about 10 minutes.*
@@ -186,6 +199,7 @@ claim("the worst 1 % of the test images hold more than 90 % of its Q",
       cc.margin_moment_share(test_margin, 0.01) > 0.9)  # fmt: skip
 claim("log Q is negative on the training images and positive on the test images",
       cc.log_margin_moment(train_margin) < 0 < cc.log_margin_moment(test_margin))  # fmt: skip
+ex.predicted_share.compare(cc.margin_moment_share(test_margin, 0.01))
 
 # %% [markdown]
 # $Q$ is an average in name only: it is a spotlight on the worst images **[observed]**. A loss or a
@@ -278,7 +292,10 @@ claim("ten of your steps find at least 90 % of what the package's attack finds, 
 # pixel: a faint speckle, if you look for it.
 #
 # **Predict.** Among test images with a margin of at least 5 (right, with $p_y > 0.94$), how many
-# can be turned into mistakes?
+# can be turned into mistakes by changing no pixel by more than $\varepsilon$?
+
+# %%
+ex.predicted_turned.ask()
 
 # %%
 clean = test_margin[:500]
@@ -302,6 +319,7 @@ claim("about one in five of the comfortable margins turns negative: 15 % to 30 %
 claim("no robust margin is above its clean margin", bool((robust.margin <= clean).all()))
 claim("log Q grows by more than two", cc.log_margin_moment(robust.margin)
       > cc.log_margin_moment(clean) + 2)  # fmt: skip
+ex.predicted_turned.compare(turned)
 
 # %% [markdown]
 # A large clean margin is thus no guarantee **[observed]**. Yet it is a good *sign* of which images

@@ -50,7 +50,11 @@ inputs, target = data.train.inputs, data.train.target
 #
 # **Predict.** $G$ is a sum of terms $J^\top H J$ with $H$ positive semidefinite. Can it have negative
 # eigenvalues? Can the Hessian?
-#
+
+# %%
+ex.predicted_negative.ask()
+
+# %% [markdown]
 # On a network small enough, both can be written out: pictures shrunk to 7 × 7, one hidden layer of 8
 # units, 490 parameters.
 
@@ -86,6 +90,11 @@ negative = (spectra["Hessian"] < -1e-6).sum()
 claim("the Hessian has: more than 40 of its 490 are below -0.000001", negative > 40, n=negative)
 claim("their largest eigenvalues differ by less than a quarter",
       abs(top["Hessian"] - top["Gauss–Newton"]) < 0.25 * top["Hessian"], **top)  # fmt: skip
+below_zero = spectra["Gauss–Newton"][0] < -1e-6
+ex.predicted_negative.compare(
+    ("both" if below_zero else "only the Hessian") if negative
+    else ("only G" if below_zero else "neither has any")
+)  # fmt: skip
 
 # %% [markdown]
 # $v^\top J^\top H J v = (Jv)^\top H\,(Jv) \ge 0$: $G$ cannot **[here]**. From here on, **sharpness** means
@@ -122,6 +131,9 @@ my_logit_hessian_product = ex.logit_hessian.mine(my_logit_hessian_product)
 # relative error of the plain formula?
 
 # %%
+ex.predicted_rounding.ask()
+
+# %%
 margins = torch.arange(0, 41, 2.5)
 generator = torch.Generator().manual_seed(0)
 noise = torch.randn(200, 10, generator=generator)
@@ -154,6 +166,7 @@ errors = {
 # %%
 fig, (ax,) = plots.figure(1, width=6.4)
 plots.float32_error(margins, errors, ax=ax)
+ex.predicted_rounding.mark(ax, along="y")
 ax.set_title("One subtraction keeps six digits at every margin")
 plots.show(
     fig,
@@ -164,6 +177,7 @@ claim("the plain formula is off by more than 10 % at every margin above 17",
       all(e > 0.1 for m, e in zip(margins, errors["plain"], strict=True) if m > 17))  # fmt: skip
 claim("at a margin of 15 by 1 % to 10 %", 0.01 < errors["plain"][6] < 0.1, error=errors["plain"][6])
 claim("yours is good to three digits everywhere", max(errors["yours"]) < 1e-3)
+ex.predicted_rounding.compare(errors["plain"][6])
 
 # %% [markdown]
 # ## 3 · A product without a matrix
@@ -241,6 +255,10 @@ my_power_iteration = ex.power_iteration.mine(my_power_iteration)
 # training earlier?
 
 # %%
+ex.predicted_lanczos.ask()
+ex.predicted_warm_start.ask()
+
+# %%
 model = cc.mlp(seed=0).to(device)
 cc.fit(model, data, optimizer="gd", lr=0.1, steps=150, seed=0)
 earlier = curvature.gauss_newton_sharpness(model, inputs)
@@ -286,6 +304,8 @@ claim("it wins by a factor of 1.5 to 4 over your power iteration from the same s
       lanczos=cold, power=power)  # fmt: skip
 claim("from the eigenvector of 25 steps before by 2.5 to 10, with six products at most",
       2.5 <= power / warm <= 10 and warm <= min(6, cold - 1), cold=cold, warm=warm)  # fmt: skip
+ex.predicted_lanczos.compare(power / cold)
+ex.predicted_warm_start.compare(power / warm)
 
 # %% [markdown]
 # ## 5 · The edge of stability
@@ -315,6 +335,9 @@ my_stable_learning_rate = ex.stable_rate.mine(my_stable_learning_rate)
 # %% [markdown]
 # A network's loss is no quadratic: its curvature moves. **Predict.** Start gradient descent with
 # $\eta = 0.1$ where $\lambda_{\max}\approx 5$, far below $2/\eta = 20$. What will $\lambda_{\max}$ do?
+
+# %%
+ex.predicted_climb.ask()
 
 # %%
 rate = 0.1
@@ -384,6 +407,14 @@ claim("by your rule η is stable at the start with room for a factor of three, a
       stable[1] < rate < stable[0] / 3)  # fmt: skip
 claim("in the end the sharpness is below half its peak", sharpness[-1] < sharpness.max() / 2)
 
+# %%
+survived = history.column("train_loss")[-1] < history.column("train_loss")[0]
+ex.predicted_climb.compare(
+    ("it rises past 20, then falls" if survived else "it rises past 20, and the loss blows up")
+    if len(above)
+    else "it rises and stays below 20" if sharpness.max() > 2 * sharpness[0] else "it stays near 5"
+)  # fmt: skip
+
 # %% [markdown]
 # Gradient descent does not sit where it is comfortably stable. It climbs until steps along the
 # steepest direction overshoot, and training then runs *at* that edge (Cohen et al., 2021)
@@ -398,7 +429,11 @@ claim("in the end the sharpness is below half its peak", sharpness[-1] < sharpne
 # $\lambda_{\max}(J_i^\top H_i J_i) \le \|J_i\|^2\,\lambda_{\max}(H_i)$, and
 # $\lambda_{\max}(H_i) \le 2(1-p_{\max})$ (Lemma B.4 **[paper]**).
 #
-# **Predict.** Over the run above, which of the two grows, which falls, and by how much?
+# **Predict.** Over the run above, which of the two grows, which falls? By what factor does the first
+# grow?
+
+# %%
+ex.predicted_growth.ask()
 
 # %%
 with torch.no_grad():
@@ -412,6 +447,7 @@ race = {
 fig, (left, right) = plots.figure(2, width=4.6)
 plots.trajectory(steps, race, dict(zip(race, (plots.CURVATURE, plots.MARGIN), strict=True)),
                  ax=left, ylabel="relative to the start", log=True)  # fmt: skip
+ex.predicted_growth.mark(left, along="y")
 left.set_title("The network's part grows, the margins' falls")
 plots.against_margin(cc.true_margin(logits, target), bend, "$\\lambda_{\\max}(H)$", ax=right)
 right.set_title("The margins' part: about exp(-m)")
@@ -423,6 +459,7 @@ plots.show(
 )
 claim("the mean squared Jacobian norm grows more than twentyfold",
       race["mean ‖J‖²"][-1] > 20, times=race["mean ‖J‖²"][-1])  # fmt: skip
+ex.predicted_growth.compare(race["mean ‖J‖²"][-1])
 claim("meanwhile the mean curvature of the logits falls more than tenfold from its peak",
       race["mean λmax(H)"].max() > 10 * race["mean λmax(H)"][-1],
       times=race["mean λmax(H)"].max() / race["mean λmax(H)"][-1])  # fmt: skip

@@ -43,6 +43,9 @@ data = dataclasses.replace(data, train=data.train.head(1000), test=data.test.hea
 # **Predict.** The sharpness will climb, hover and fall. Sketch both ECEs under it. Which ends high?
 
 # %%
+ex.predicted_high_end.ask()
+
+# %%
 model = cc.mlp(seed=0).to(device)
 history = cc.fit(
     model,
@@ -79,6 +82,11 @@ claim("test ECE ends high, at more than five times training ECE; that one below 
       eces["train"][-1] < eces["train"].max() / 10 and eces["test"][-1] > 5 * eces["train"][-1])  # fmt: skip
 claim("on its training images the network is over-confident at less than a fifth of the probes",
       np.mean(gap > 0) < 0.2)  # fmt: skip
+train_high, test_high = (e[-1] > e.max() / 3 for e in (eces["train"], eces["test"]))
+ex.predicted_high_end.compare(
+    ("both" if test_high else "training ECE") if train_high
+    else ("test ECE" if test_high else "neither")
+)  # fmt: skip
 
 # %% [markdown]
 # The last line deserves a second look. The high *training* ECE of the first steps is no network too
@@ -188,7 +196,11 @@ claim("averaged over optimizers, the learning rate moves it more than twice as m
 # %% [markdown]
 # On test images the sign is the opposite, in every mean **[observed]**. **Predict.** Which of these makes the
 # difference: the metric with its bins, the data, the length of the runs? Order them before you read on.
-#
+
+# %%
+ex.predicted_cause.ask()
+
+# %% [markdown]
 # ## 4 · Not the bins
 #
 # With $r_i = 1\{\text{right}\} - c_i$, the kernel calibration error compares all pairs of images, and no
@@ -303,6 +315,10 @@ for name, record in records.items():
 # their sharpness, or let them go on far into the decay: which signs does test ECE get, on which data?
 
 # %%
+ex.predicted_sign_at_peak.ask()
+ex.predicted_sign_in_decay.ask()
+
+# %%
 plots.show(
     reproduce.stops_figure(records),
     alt="Correlation with sharpness against the stopping point, in units of the step at which "
@@ -345,6 +361,18 @@ length = mean["CIFAR-10", "whole run"] - mean["CIFAR-10", "up to the peak"]
 kind = mean["Fashion-MNIST", "up to the peak"] - mean["CIFAR-10", "up to the peak"]
 print(f"what moves r on test images: the metric {np.median(differences):.2f} (median); the length, on "
       f"CIFAR-10 from the peak on, {length:+.1f}; Fashion-MNIST for CIFAR-10, at the peak, {kind:+.1f}")  # fmt: skip
+moved = {
+    "the bins": np.median(differences),
+    "the data": abs(kind),
+    "the length of the runs": abs(length),
+}
+ex.predicted_cause.compare(max(moved, key=moved.get))
+at_the_peak, in_the_decay = (
+    "above 0.2" if r > 0.2 else "below −0.2" if r < -0.2 else "within 0.2 of zero"
+    for r in (mean["CIFAR-10", "up to the peak"], mean["CIFAR-10", "whole run"])
+)
+ex.predicted_sign_at_peak.compare(at_the_peak)
+ex.predicted_sign_in_decay.compare(in_the_decay)
 
 # %% [markdown]
 # It was the phase, and the data decide which phase matters **[observed]**. On CIFAR-10 the network errs so often on
@@ -445,6 +473,9 @@ plots.show(
 # *another* run, which it cannot have influenced? The hardest one has the same optimizer and learning
 # rate, and only another seed. **Predict.** Does a run's own ECE do better?
 
+# %%
+ex.predicted_own.ask()
+
 
 # %%
 pairs, medians, edges = {}, {}, {}
@@ -474,6 +505,10 @@ plots.show(
 claim("as measured, a run's own ECE has at most 0.1 more than another seed's, on both data sets",
       all(medians[name, "measured"][0] - medians[name, "measured"][1] < 0.1
           for name in records))  # fmt: skip
+gain = max(medians[name, "measured"][0] - medians[name, "measured"][1] for name in records)
+ex.predicted_own.compare(
+    "better by more than 0.1" if gain > 0.1 else "better by 0.1 at most" if gain > 0 else "no better"
+)
 for name, record in records.items():
     matrix, kind = pairs[name, "changes"], reproduce.placebo_kinds(record)
     of = np.array([run.config.label for run in record.runs])[:, None]

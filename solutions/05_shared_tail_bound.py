@@ -61,7 +61,11 @@ train_target, test_target = data.train.target, data.test.target
 # $p_{\hat y} + p_y \le 1$ because they are two classes of one distribution. ∎
 #
 # **Predict.** What exactly is left over, $1 - p_y$ less the gap?
-#
+
+# %%
+ex.predicted_rest.ask()
+
+# %% [markdown]
 # ### Exercise 1: B.2 by computing
 #
 # *Difficulty 2 of 5 · importance 5 of 5 · about 10 minutes.*
@@ -117,6 +121,11 @@ claim("B.2 leaves nothing over on right answers, and on the median wrong one les
       rest=rest[~right].median())  # fmt: skip
 claim("no lemma but the paper's upper B.3 exceeds 2; that one exceeds 1,000 on some test image",
       bend.paper_upper.max() <= 2 and gaps.upper.max() <= 1 and tail.paper_upper.max() > 1000)  # fmt: skip
+left_over = [bool(rest[where].abs().max() > 1e-6) for where in (right, ~right)]
+ex.predicted_rest.compare(
+    "something everywhere" if left_over[0]
+    else "nothing where right, something where wrong" if left_over[1] else "nothing, ever"
+)  # fmt: skip
 
 # %% [markdown]
 # ### Explore
@@ -221,7 +230,11 @@ claim("more than nine tenths of the test images' Q belong to their worst 5 %",
 # is formed.
 #
 # **Predict.** Which of the six steps loses most?
-#
+
+# %%
+ex.predicted_step.ask()
+
+# %% [markdown]
 # ### Exercise 3: three rungs
 #
 # *Difficulty 4 of 5 · importance 4 of 5 · about 20 minutes.*
@@ -268,6 +281,7 @@ claim("on training images it loses a factor of 3 to 30", 0.5 < last["train"][5] 
 claim("u1, which never looks at C_J, is within a factor of 30 of the curvature throughout",
       bool((history.column("train_log_u1") - history.column("train_log_u0")
             < torch.tensor(30.0).log().item()).all()))  # fmt: skip
+ex.predicted_step.compare(f"u{1 + last['test'].argmax()}")
 
 # %% [markdown]
 # ## 4 · From below, and what it needs
@@ -337,7 +351,11 @@ claim("the same function with a bias of zeros obeys l4", held.holds and held.u0 
 #
 # $$\frac{\lambda_{\max}}{2C_J^2} - \mathrm{err} \;\le\; \mathrm{ECE} \;\le\; (K-1)\,\lambda_{\max} + \mathrm{err}.$$
 #
-# ECE and curvature are coupled *up to the error rate*. **Predict** the picture on each split.
+# ECE and curvature are coupled *up to the error rate*. **Predict** the picture on each split: where
+# does this band close, to less than a tenth of the ECE?
+
+# %%
+ex.predicted_band.ask()
 
 # %%
 fig, (left, right) = plots.figure(2, width=4.8, height=3.8)
@@ -354,11 +372,13 @@ plots.show(
     "ECE, and ECE falls between the two dashed lines. Right, test images: the error rate stays, "
     "the band stays wide, and ECE rises along its lower edge.",
 )
+closed = {}
 for split in ("train", "test"):
     u, err = (1 - history.column(f"{split}_{name}") for name in ("confidence", "accuracy"))
     ece = history.column(f"{split}_ece")
     claim(f"{split}: ECE lies in the band at every probe",
           bool(((abs(u - err) <= ece + 1e-6) & (ece <= u + err + 1e-6)).all()))  # fmt: skip
+    closed[split] = bool(2 * min(u[-1], err[-1]) < ece[-1] / 10)
 claim("at the end the training error is 0, the test error above 15 %",
       history.rows[-1]["train_accuracy"] == 1 and history.rows[-1]["test_accuracy"] < 0.85)  # fmt: skip
 first = next(row for row in history.rows if row["train_gamma"] > 0)
@@ -367,6 +387,10 @@ claim("from the first probe without a training mistake on, training ECE more tha
 claim("and test ECE does not fall", history.rows[-1]["test_ece"] > 0.95 * first["test_ece"])
 claim("over the run, u on test images halves at least, and their curvature at least doubles",
       u[-1] < u[0] / 2 and history.rows[-1]["test_log_u0"] > history.rows[0]["test_log_u0"] + 0.7)  # fmt: skip
+ex.predicted_band.compare(
+    ("on both splits" if closed["test"] else "on training images only") if closed["train"]
+    else "on test images only" if closed["test"] else "on neither"
+)  # fmt: skip
 
 # %% [markdown]
 # On test data ECE runs along $|u-\mathrm{err}|$: nearly every bin is over-confident, so nothing
@@ -435,6 +459,9 @@ claim("for every optimizer, phase and split, |u - err| is in the median at least
 # factor do its two sides differ? Does every run inside it show ECE and curvature together?
 
 # %%
+ex.predicted_width.ask()
+
+# %%
 width = (ladders["train"][:, 8] - ladders["train"][:, 0]) / np.log(10)  # u4 over l4
 width = width[~np.isnan(width)]
 print(
@@ -451,6 +478,7 @@ for kind, r in together.items():
     print(f"{kind}: training ECE against sharpness, r from {r.min():+.2f} to {r.max():+.2f}, "
           f"median {np.median(r):+.2f}, {len(r)} runs")  # fmt: skip
 claim("the sides of the sandwich differ by more than a thousand at every probe", width.min() > 3)
+ex.predicted_width.compare(10 ** np.median(width))
 claim("at least one BulkSGD run in four correlates negatively, in the same sandwich",
       np.mean(together["BulkSGD"] < 0) >= 0.25)  # fmt: skip
 

@@ -76,7 +76,11 @@ my_sam_step = ex.sam_step.mine(my_sam_step)
 # %% [markdown]
 # **Predict.** Near a minimum with curvature $H$, the gradient changes by $H$ times the climb. By which
 # factor does SAM's gradient differ from the plain one along an eigenvector with eigenvalue $\lambda$?
-#
+
+# %%
+ex.predicted_factor.ask()
+
+# %% [markdown]
 # We train the course's network for 200 steps, find the ten steepest of its 199 210 directions, and ask
 # each optimizer for one update.
 
@@ -143,6 +147,12 @@ claim("the exercise's update is the optimizer's, to a thousandth of its length",
 claim("SAM amplifies every large steep component of the gradient", (factors[large] > 1).all())
 claim("by 1 + ρλ/‖g‖, to within a fifth",
       bool(((factors / predicted - 1).abs()[large] < 0.2).all()))  # fmt: skip
+formulas = {
+    "1": torch.ones(10), "1 + ρλ/‖g‖": predicted, "1 − ρλ/‖g‖": 2 - predicted,
+    "1 + ρλ": 1 + rho * eigenvalues,
+}  # fmt: skip
+miss = {name: (factors - value)[large].abs().max() for name, value in formulas.items()}
+ex.predicted_factor.compare(min(miss, key=miss.get))
 
 # %% [markdown]
 # So SAM does not avoid steep directions: it walks along them *more* than gradient descent. That is
@@ -223,7 +233,11 @@ my_bulk_gradient = ex.bulk_gradient.mine(my_bulk_gradient)
 
 # %% [markdown]
 # **Predict.** Ten directions of 199 210. Which share of the squared length of the gradient lies along
-# them? Of SAM's update? Of Muon's?
+# them? Of Muon's update?
+
+# %%
+ex.predicted_gradient_share.ask()
+ex.predicted_muon_share.ask()
 
 # %%
 updates = {
@@ -240,6 +254,7 @@ plots.components(steepest @ gradient, steepest @ my_bulk_gradient(gradient, stee
                  ("gradient", "in the bulk"), ax=left)  # fmt: skip
 left.set_title("Three components dropped, the others kept")
 plots.shares(share, "share of the update in the ten steepest directions", ax=right)
+ex.predicted_muon_share.mark(right)
 right.set_title("Muon hardly walks there, SAM most of all")
 plots.show(
     fig,
@@ -254,6 +269,8 @@ claim("of SAM's update still more", share["SAM"] > share["gradient descent"])
 claim("of Muon's less than a tenth", share["Muon"] < 0.1)
 claim("of what BulkSGD 3 has left still more than half", share["BulkSGD 3"] > 0.5,
       share=share["BulkSGD 3"])  # fmt: skip
+ex.predicted_gradient_share.compare(share["gradient descent"])
+ex.predicted_muon_share.compare(share["Muon"])
 
 # %% [markdown]
 # Three treatments of the same directions: SAM amplifies them, Muon drowns them among all the others.
@@ -293,6 +310,10 @@ plots.show(
 # **Predict.** Whose training ECE peaks lowest? Whose falls first?
 
 # %%
+ex.predicted_lowest_peak.ask()
+ex.predicted_first_fall.ask()
+
+# %%
 peaks = reproduce.by_label(sweep, reproduce.peak)
 settled = reproduce.by_label(sweep, lambda h: reproduce.settling_step(h, 0.005))
 fig, (left, right) = plots.figure(2, width=5.2, height=3.4)
@@ -307,10 +328,14 @@ plots.show(
     "larger learning rates; triangles at the top mark runs that never get there, most of them "
     "BulkSGD.",
 )
+winner = {}
 for what, values in {"peaks lowest": peaks, "is below 0.005 first": settled}.items():
     best = sorted((np.median(v.min(axis=0)), label) for label, v in values.items())[:3]
     print(f"{what}, each at its best rate, median over seeds: "
           + ", ".join(f"{label} {value:.3g}" for value, label in best))  # fmt: skip
+    winner[what] = best[0][1].split()[0]  # of BulkSGD 3 its family
+ex.predicted_lowest_peak.compare(winner["peaks lowest"])
+ex.predicted_first_fall.compare(winner["is below 0.005 first"])
 Markdown(reproduce.decay_table(sweep))
 
 # %% [markdown]
@@ -385,6 +410,9 @@ plots.show(
 #
 # **Predict.** Does SAM beat SGD on natural images, if it does not on clothes?
 
+# %%
+ex.predicted_natural_sam.ask()
+
 
 # %%
 def at_loss(column, loss):
@@ -418,6 +446,13 @@ for images, runs in both.items():
 for n in (6, 9, 12):
     by_luck = 2 * sum(math.comb(n, k) for k in range(math.ceil(0.75 * n), n + 1)) / 2**n
     print(f"a coin thrown for each of {n} pairs gives such a verdict in {by_luck:.0%} of all tries")
+verdicts = [
+    reproduce.compare(both["CIFAR-10"], "SAM", "SGD", m).verdict for m in calibration.values()
+]
+ex.predicted_natural_sam.compare(
+    "lower on most" if verdicts.count("lower") > 3
+    else "higher on most" if verdicts.count("higher") > 3 else "neither"
+)  # fmt: skip
 
 # %%
 names = ("SGD", "SAM", "Muon")
@@ -508,6 +543,9 @@ claim("Fashion-MNIST: no BulkSGD gets there before SAM, each at its fastest rate
 # smoother. Is it?
 
 # %%
+ex.predicted_late_rises.ask()
+
+# %%
 bulk = only("SGD", "BulkSGD 1", "BulkSGD 3", "BulkSGD 5", rates=(0.1, 0.2))
 plots.show(
     reproduce.trajectories_figure(bulk, ["sharpness", "train_loss"]),
@@ -538,6 +576,11 @@ for k in (1, 3, 5):
     calmer = reproduce.compare(bulk, "SGD", f"BulkSGD {k}", late_rises)
     claim(f"BulkSGD {k} gets sharper than SGD, and its loss rises more often late in training",
           higher.verdict == calmer.verdict == "lower")  # fmt: skip
+rises = reproduce.compare(bulk, "BulkSGD 3", "SGD", late_rises).verdict
+ex.predicted_late_rises.compare(
+    "it rises more often" if rises == "higher"
+    else "the loss rises less often" if rises == "lower" else "as often"
+)  # fmt: skip
 
 # %% [markdown]
 # Bouncing keeps the sharpness at the edge (lesson 03): a step along a direction too steep overshoots

@@ -43,6 +43,9 @@ radius = 8 / 255
 # with a margin of at least 5, held for right with more than 94 %. How many can be turned into
 # mistakes by changing no pixel by more than 8/255?
 
+# %%
+ex.predicted_turned.ask()
+
 
 # %%
 def trained(loss):
@@ -79,6 +82,7 @@ claim("log Q grows by more than two under the attack",
       cc.log_margin_moment(robust) > cc.log_margin_moment(clean) + 2)  # fmt: skip
 claim("dividing all logits by a temperature changes the sign of no robust margin",
       bool(((robust / 2.5 < 0) == (robust < 0)).all()))  # fmt: skip
+ex.predicted_turned.compare(turned)
 
 # %% [markdown]
 # The last line is trivial, and worth a thought. A temperature repairs the *probabilities* (lesson 01).
@@ -100,6 +104,9 @@ claim("dividing all logits by a temperature changes the sign of no robust margin
 # that the attack *leaves*, the tail that makes up $Q$. **Predict** what the other direction charges.
 
 # %%
+ex.predicted_reverse.ask()
+
+# %%
 fig, (ax,) = plots.figure(1, width=5.6)
 plots.two_divergences(6.0, np.linspace(-8, 8, 201), ax=ax)
 ax.set_title("One direction grows with every lost logit, the other levels off")
@@ -109,6 +116,18 @@ plots.show(
     "The paper's is nearly zero at 6 and rises as a straight line to the left of zero; the reverse "
     "levels off at about the clean margin.",
 )
+
+
+def reverse(left, clean=6.0):
+    """KL(p(x_adv) ‖ p(x)) of two classes with these margins."""
+    log_p, log_q = (torch.tensor([margin, 0.0]).log_softmax(0) for margin in (clean, left))
+    return float((log_q.exp() * (log_q - log_p)).sum())
+
+
+ex.predicted_reverse.compare(
+    "charges next to nothing" if reverse(-8.0) < 0.5
+    else "levels off" if reverse(-8.0) - reverse(-6.0) < 0.5 else "grows with every lost logit too"
+)  # fmt: skip
 
 # %% [markdown]
 # The reverse direction levels off at the clean margin: once an image is lost, it asks for a smaller
@@ -185,6 +204,10 @@ claim("the total is their weighted sum", abs(terms.total - whole) < 1e-5 * whole
 # **Predict.** Which has the lowest ECE? Which loses the fewest images to the attack?
 
 # %%
+ex.predicted_lowest_ece.ask()
+ex.predicted_fewest_lost.ask()
+
+# %%
 early = copy.deepcopy(plain)
 early.load_state_dict(stopped.parameters)
 networks = {
@@ -247,6 +270,8 @@ claim("CalMO loses less than two thirds as many right images as each of the othe
       all(3 * lost("CalMO") < 2 * lost(n) for n in found if n != "CalMO"))  # fmt: skip
 claim("to first order, its median image is half as far again from the boundary, at least",
       reach(networks["CalMO"]) > 1.5 * reach(plain))  # fmt: skip
+ex.predicted_lowest_ece.compare(min(errors, key=errors.get))
+ex.predicted_fewest_lost.compare(min(found, key=lost))
 
 # %% [markdown]
 # The noise floor is the ECE of a *perfectly calibrated* network with these confidences on these 5,000
@@ -280,7 +305,11 @@ plots.show(
 
 # %% [markdown]
 # **Predict.** Four claims about CalMO against CE, four optimizers: how many of the sixteen hold?
-#
+
+# %%
+ex.predicted_claims.ask()
+
+# %% [markdown]
 # "Lower" counts if it is so for *all three* seeds. An accuracy is "within the interval or better"
 # unless the 95 % interval of the difference lies below zero; with three seeds that interval is wide,
 # so this claim is easy to keep. Each cell: the verdict, the seeds that agree, the mean difference and
@@ -296,6 +325,7 @@ for text in dict.fromkeys(verdict.claim for verdict in found_verdicts):
     print(f"{text}: holds for {', '.join(holds) or 'none'}; fails for {', '.join(fails) or 'none'}")
 total = sum(verdict.holds for verdict in found_verdicts)
 print(f"in all, {total} of {len(found_verdicts)} hold")
+ex.predicted_claims.compare(total)
 claim("CalMO's final-step test ECE is below CE's for every optimizer and every seed",
       all(verdict.holds for verdict in found_verdicts if verdict.claim.startswith("final")))  # fmt: skip
 claim("its accuracy is within one point of CE's, in the mean over seeds, for every optimizer",
@@ -390,7 +420,10 @@ claim("Flat has more than nine tenths of CalMO's gain, with every optimizer", mi
 # on most new ones.
 #
 # **Predict.** What carries over: the lower ECE, the unchanged accuracy, the temperature's tie, its
-# defeat by test loss, the robust margins?
+# defeat by test loss, the robust margins? How many of the sixteen claims hold here?
+
+# %%
+ex.predicted_natural_claims.ask()
 
 # %%
 natural = reproduce.load_recorded("methods_cifar10_small")
@@ -402,6 +435,7 @@ for text in (
     reproduce.remedies_text(natural, "test_robust_accuracy"),
 ):
     display(Markdown(text))
+ex.predicted_natural_claims.compare(sum(verdict.holds for verdict in natural_verdicts))
 
 # %%
 tempered, gains_in_accuracy = {}, {}

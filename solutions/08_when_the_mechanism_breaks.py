@@ -57,6 +57,10 @@ truth = small.train.target
 # **Predict.** Two networks, the same 1,000 images and steps, cross-entropy and squared error. Where do
 # sharpness and training ECE of the second end?
 
+# %%
+ex.predicted_mse_sharpness.ask()
+ex.predicted_mse_ece.ask()
+
 
 # %%
 def trained(loss, lr, curvature):
@@ -86,6 +90,7 @@ axes[0].set_title("Sharpness ends at {:.1f} and at {:.1f}".format(*ends["sharpne
 axes[1].set_title("Training ECE at {:.3f} and at {:.3f}".format(*ends["train_ece"]))
 axes[0].set_ylabel("$\\lambda_{max}$, 300 images")
 axes[1].set(ylabel="training ECE", ylim=(0, 1))
+ex.predicted_mse_ece.mark(axes[1], along="y")
 plots.show(
     fig,
     alt="Left: sharpness against training step. Under cross-entropy it climbs and then falls; under "
@@ -105,6 +110,11 @@ claim("the ladder of squared error holds: 2/K is a floor that no fit removes",
 doubt, error = (1 - last[f"train_{name}"] for name in ("confidence", "accuracy"))
 claim("|u - err| ≤ ECE ≤ u + err asks for no loss: ECE sits on the lower side, u - err",
       abs(last["train_ece"] - (doubt - error)) < 1e-3)  # fmt: skip
+ex.predicted_mse_sharpness.compare(
+    "it fades" if late[-1] < late[0] / 2
+    else "it grows to the end" if late[-1] > 1.5 * late[0] else "it stays at a level"
+)  # fmt: skip
+ex.predicted_mse_ece.compare(last["train_ece"])
 
 # %% [markdown]
 # It is *under*-confident: at the ideal logits $(1,0,\dots,0)$ the softmax gives the right class
@@ -157,8 +167,12 @@ claim("one temperature, below 1/2, takes away three quarters of the test ECE",
 # Now cross-entropy again, and wrong labels: *symmetric* noise draws one of the other nine classes,
 # *one-sided* noise always takes the next.
 #
-# **Predict.** 400 of 1,000 labels are wrong. Of these 400 images, how many does the network answer
-# with the *true* class at its best moment, and how many at the end?
+# **Predict.** 400 of 1,000 labels are wrong, by symmetric noise. Of these 400 images, how many does the
+# network answer with the *true* class at its best moment, and how many at the end?
+
+# %%
+ex.predicted_truth_at_best.ask()
+ex.predicted_truth_at_the_end.ask()
 
 
 # %%
@@ -205,6 +219,7 @@ for (upper, lower), (name, (_, _, history)) in zip(axes.T, noisy.items(), strict
     upper.set_title(title, fontsize=9)
     plots.from_step_zero(lower)
 axes[0, 0].set(ylabel="share of the mislabelled", ylim=(0, 1.02))
+ex.predicted_truth_at_best.mark(axes[0, 1], along="y")
 axes[1, 0].set(ylabel="ECE", ylim=(0, 0.5))
 for row in axes:
     row[0].legend(frameon=False, fontsize=8)
@@ -225,6 +240,8 @@ claim("one-sided noise of the same rate is harder to see through",
       best["one-sided, 40 %"] < best["symmetric, 40 %"] - 0.1)  # fmt: skip
 claim("at the end fewer than 5 % do: the noise is learned by heart",
       all(history.rows[-1]["true"] < 0.05 for _, _, history in noisy.values()))  # fmt: skip
+ex.predicted_truth_at_best.compare(best["symmetric, 40 %"])
+ex.predicted_truth_at_the_end.compare(noisy["symmetric, 40 %"][2].rows[-1]["true"])
 for name, (_, labels, history) in noisy.items():
     row, rate = history.rows[-1], (labels != truth).double().mean().item()
     claim(f"{name}: ECE by the given labels below 0.06, by the true ones within 0.06 of the rate",
@@ -326,6 +343,10 @@ under = {kind: plots.shift_logits(cnn, data.test, kind) for kind in STRENGTHS}
 # which side of its band does the ECE go?
 
 # %%
+ex.predicted_doubt.ask()
+ex.predicted_side.ask()
+
+# %%
 rotation = [0.0, *STRENGTHS["rotation"]]
 err = [1 - float(cc.accuracy(z, data.test.target)) for z in under["rotation"]]
 u = [float(cc.mean_misconfidence(z)) for z in under["rotation"]]
@@ -347,6 +368,12 @@ claim("at every angle ECE is |u - err| to within 0.01: nearly every bin is over-
       all(abs(e - abs(a - b)) < 0.01 for e, a, b in zip(ece, u, err, strict=True)))  # fmt: skip
 claim("the band |u - err| … u + err grows wider from 0° to 30°",
       u[3] > u[0] + 0.05, before=2 * u[0], after=2 * u[3])  # fmt: skip
+ex.predicted_doubt.compare(u[at_20] / u[0])
+low, high = abs(u[at_20] - err[at_20]), u[at_20] + err[at_20]
+place = (ece[at_20] - low) / (high - low)  # 0 at the lower side of the band, 1 at the upper
+ex.predicted_side.compare(
+    "near |u − err|" if place < 1 / 3 else "near u + err" if place > 2 / 3 else "near the middle"
+)
 
 # %% [markdown]
 # The upper side promises nothing any more; the lower is where the ECE is, and it is the *error* that
@@ -447,6 +474,9 @@ plots.show(
 # **Predict.** Label smoothing loses to a temperature on images as they are. And under strong shifts?
 
 # %%
+ex.predicted_smoothing.ask()
+
+# %%
 sweep = reproduce.load_recorded("shift")
 print("recorded by: calibcourse", sweep.command)
 display(Markdown(reproduce.shift_text(sweep)))
@@ -484,6 +514,17 @@ lost = {m: reproduce.shift_values(sweep, "error", m, "contrast")[-1] for m in ("
 claim("CalMO makes fewer errors under the strongest noise, and more under the strongest loss of contrast",
       (errors["CalMO"] < errors["CE"]).all() and (lost["CalMO"] > lost["CE"]).all())  # fmt: skip
 
+# %%
+strongest = {
+    method: [reproduce.shift_values(sweep, "ece", method, kind)[-1].mean() for kind in STRENGTHS]
+    for method in ("label smoothing", "CE + temperature")
+}
+lower = int(np.less(*strongest.values()).sum())  # kinds of shift
+ex.predicted_smoothing.compare(
+    "lower ECE under most" if lower > 2
+    else "lower under two of four" if lower == 2 else "higher under most"
+)  # fmt: skip
+
 # %% [markdown]
 # **The verdict [observed].** None keeps its calibration under a shift that hurts; plain cross-entropy
 # is worst throughout. Mild shifts (noise, slight blur, paler images): a temperature and CalMO tie, and
@@ -494,6 +535,10 @@ claim("CalMO makes fewer errors under the strongest noise, and more under the st
 # ## 4 · Wrong and sure
 #
 # **Predict.** Take the five images with the lowest margins out of 5,000. What becomes of $Q$? Of ECE?
+
+# %%
+ex.predicted_five.ask()
+ex.predicted_ece_moves.ask()
 
 # %% tags=["nbval-ignore-output"]
 clean, target = under["rotation"][0], data.test.target
@@ -527,6 +572,11 @@ claim("with tripled logits it is a thousand times larger; mean gap and 1 - p_y s
       tripled.paper_upper > 1000 * everything.paper_upper
       and max(tripled.gap, tripled.error_probability) < 0.25)  # fmt: skip
 claim("the whole chain holds in all three cases", all(b.holds for b in table.values()))
+ex.predicted_five.compare(cc.margin_moment_share(margin, 0.001))
+moved = abs(without.ece - everything.ece)
+ex.predicted_ece_moves.compare(
+    "by less than 0.003" if moved < 0.003 else "by 0.003 to 0.03" if moved < 0.03 else "by more"
+)
 
 # %% [markdown]
 # All of these bounds are true **[paper, here]**. The ones that take $e^{-m}$ explode, because nothing
@@ -538,6 +588,10 @@ claim("the whole chain holds in all three cases", all(b.holds for b in table.val
 # **Predict.** Two networks, alike in accuracy and in ECE to within chance. One is the CNN with its
 # temperature, the other was trained with CalMO's smoothness term. How many right answers does each lose
 # to an attack of 8/255?
+
+# %%
+ex.predicted_lost_tempered.ask()
+ex.predicted_lost_flat.ask()
 
 # %%
 flat = trained_cnn(cc.CalMO(robust_weight=0.0))
@@ -573,6 +627,10 @@ claim("their accuracies differ by less than 0.01, their ECEs by less than the no
       and abs(scores["Flat"] - scores["CE + temperature"]) < floor)  # fmt: skip
 claim("the one loses at least half as many right answers again as the other",
       broken["CE + temperature"] > 1.5 * broken["Flat"])  # fmt: skip
+
+# %%
+ex.predicted_lost_tempered.compare(broken["CE + temperature"])
+ex.predicted_lost_flat.compare(broken["Flat"])
 
 # %% [markdown]
 # Logits on clean images are all that ECE, NLL, Brier score and any audit of a file can see **[here]**.

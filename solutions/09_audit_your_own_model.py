@@ -28,7 +28,7 @@ import calibcourse as cc
 from calibcourse import plots, widgets
 from calibcourse.audit import audit, compare_audits, read_logits
 from calibcourse.cases import CASES, case_file, record
-from calibcourse.exercises import claim
+from calibcourse.exercises import calibration_in_words, claim, my_predictions
 from calibcourse.exercises import lesson_09 as ex
 from calibcourse.metrics import debiased_ece
 from calibcourse.probes import logits_of
@@ -53,6 +53,10 @@ target = read_logits(case_file("case_a"))[1]
 # are refused? Which does only the audit notice, and which nobody?
 
 # %%
+ex.predicted_noticed.ask()
+ex.predicted_unnoticed.ask()
+
+# %%
 sound, folder = cases["case_c"], Path(tempfile.mkdtemp())
 swapped = target.clone()
 swapped[target == 5], swapped[target == 7] = 7, 5  # sandals and sneakers
@@ -75,6 +79,9 @@ for name, (scores, labels) in damages.items():
         print(f"{name:15} refused: …{str(refusal).split('model.npz')[1][:74]} …")
 claim("three are refused, one is asked about, and one passes for a miscalibrated model",
       list(fate.values()) == ["refused", "refused", "asked about", "refused", "audited"])  # fmt: skip
+damage = {what: name for name, what in fate.items()}
+ex.predicted_noticed.compare(damage["asked about"])
+ex.predicted_unnoticed.compare(damage["audited"])
 
 # %% [markdown]
 # The last one is yours to notice: no number in a file tells that two classes have changed names. Look
@@ -129,7 +136,12 @@ claim("the most accurate of the three is the one with the largest ECE",
 # networks share the luck of the draw, so it cancels.
 #
 # **Predict.** case_a against case_c, case_b against case_c: a tie or a difference?
-#
+
+# %%
+ex.predicted_a_and_c.ask()
+ex.predicted_b_and_c.ask()
+
+# %% [markdown]
 # ### Exercise 1: the verdict
 #
 # *Difficulty 3 of 5 · importance 5 of 5 · about 12 minutes.*
@@ -166,6 +178,8 @@ for pair in [("case_a", "case_c"), ("case_b", "case_c")]:
     print(f"{pair[0]} against {pair[1]}: difference {whole[0] - whole[1]:+.3f}, "
           f"in the noise: {in_noise.tolist()}, verdict {verdicts[pair]}")  # fmt: skip
 claim("case_a and case_c tie, case_b differs from case_c", list(verdicts.values()) == [0, 1])
+ex.predicted_a_and_c.compare("a difference" if verdicts["case_a", "case_c"] else "a tie")
+ex.predicted_b_and_c.compare("a difference" if verdicts["case_b", "case_c"] else "a tie")
 compared = compare_audits(cases["case_a"], cases["case_c"], target)
 print("\ncase_a less case_c, by the package:", compared, sep="\n")
 claim("the package says so too, and that case_c has the lower log-loss",
@@ -184,7 +198,12 @@ claim("the package says so too, and that case_c has the lower log-loss",
 # networks.
 #
 # **Predict.** In how many of the ten classes is case_a off? And case_c?
-#
+
+# %%
+ex.predicted_off_a.ask()
+ex.predicted_off_c.ask()
+
+# %% [markdown]
 # ### Exercise 2: find it
 #
 # *Difficulty 3 of 5 · importance 4 of 5 · about 15 minutes.*
@@ -228,6 +247,8 @@ missed = (cases["case_a"].argmax(1)[target == 6] != 6).double().mean().item()
 claim("three shirts in four are called something else", missed > 3 / 4, missed=missed)
 claim("T-shirts and coats, which most of them are taken for, it says too surely",
       bool((by_class["case_a"].low[[0, 4]] > 0).all()))  # fmt: skip
+ex.predicted_off_a.compare(len(by_class["case_a"].outside))
+ex.predicted_off_c.compare(len(by_class["case_c"].outside))
 
 # %% [markdown]
 # **[observed]** A stranger with case_a's one line would send it to work. It fails whoever buys shirts, and
@@ -301,7 +322,11 @@ for row in history.rows:
 # of the same garment.
 #
 # **Predict.** You fit T on the training photos of the loop above. Above or below 1?
-#
+
+# %%
+ex.predicted_leaked.ask()
+
+# %% [markdown]
 # ### Exercise 3: a split without leakage
 #
 # *Difficulty 2 of 5 · importance 5 of 5 · about 10 minutes.*
@@ -340,6 +365,7 @@ claim("fitted on training photos, T is below 1: there the network is not sure en
 claim("on new garments that temperature makes the ECE worse, and that of the split better",
       left["your split"] < before < left["training photos"],
       before=before, after=list(left.values()))  # fmt: skip
+ex.predicted_leaked.compare("above 1" if temperatures["training photos"] > 1 else "below 1")
 
 # %% tags=["nbval-ignore-output"]
 print(f"on new garments ECE {before:.3f}")
@@ -402,6 +428,10 @@ my_missing = ex.missing.mine(my_missing)
 # 8/255?
 
 # %%
+ex.predicted_turned.ask()
+ex.predicted_lost.ask()
+
+# %%
 judges = chosen[1][4500:7000]  # among the photos as they were taken
 errors = {}
 for name, inputs in {
@@ -417,6 +447,8 @@ lost = (robust < 0).double().mean().item()
 claim("the repaired network's ECE on turned photos is at least five times that on upright ones",
       errors["turned"] > 5 * errors["upright"], **errors)  # fmt: skip
 claim("more than a quarter of its right answers is lost within 8/255", lost > 0.25, lost=lost)
+ex.predicted_turned.compare(errors["turned"] / errors["upright"])
+ex.predicted_lost.compare(lost)
 
 # %% tags=["nbval-ignore-output"]
 print(
@@ -467,6 +499,23 @@ claim("with every seed case_a's recipe hides at least four classes behind an ECE
 claim("case_c's recipe leaves one to three classes off: the file is its best seed",
       {r["classes_off"] for r in runs["case_c"]} == {1, 2, 3}
       and runs["case_c"][about["cases"]["case_c"]["seed"]]["classes_off"] == 1)  # fmt: skip
+
+# %% [markdown]
+# ## 8 · And you?
+#
+# All along you said how sure you were. Your predictions are 0/1 answers with a confidence, like a
+# network's: here is your own reliability diagram, by the same functions. Answers that came after their
+# result are left out.
+
+# %% tags=["nbval-ignore-output"]
+sure, was_right = my_predictions()
+print(calibration_in_words(sure, was_right))
+if len(sure) >= 10:
+    plots.show(
+        plots.reliability_of_predictions(sure, was_right),
+        alt="Your reliability diagram: how often your predictions were right against how sure you "
+        "were, with the number of them in each bin and a grey band for a calibrated person.",
+    )
 
 # %% [markdown]
 # ## What could be wrong here

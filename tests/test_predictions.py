@@ -15,7 +15,13 @@ import torch
 
 from calibcourse import plots
 from calibcourse.course import progress
-from calibcourse.exercises import all_predictions, predictions, store
+from calibcourse.exercises import (
+    all_predictions,
+    calibration_in_words,
+    my_predictions,
+    predictions,
+    store,
+)
 from calibcourse.exercises._guess import Guess
 from calibcourse.exercises._prediction_input import PredictionInput, sure_levels
 from calibcourse.exercises.predictions import Prediction, counted
@@ -375,16 +381,40 @@ def _ends(node):
         yield node.value
 
 
-ASKING = [p for p in LESSONS if any(one.lesson == p.name[:2] for one in all_predictions())]
-
-
-@pytest.mark.parametrize("path_", ASKING, ids=lambda p: p.name[:2])
+@pytest.mark.parametrize("path_", LESSONS, ids=lambda p: p.name[:2])
 def test_every_predict_in_the_prose_has_its_input_below(path_):
     cells = jupytext.read(path_, fmt="py:percent").cells
     for cell, below in zip(cells, [*cells[1:], None], strict=True):
         asks = cell.cell_type == "markdown" and cell.source.count("**Predict")
         is_input = below is not None and re.fullmatch(r"(?:ex\.\w+\.ask\(\)\s*)+", below.source)
         assert (asks == 1) if is_input else not asks, cell.source
+
+
+def test_own_calibration_is_told_with_what_chance_explains():
+    """40 answers, 90 % sure and 60 % right; then as many right as said; then too few."""
+    told = calibration_in_words(torch.full((40,), 0.9), torch.arange(40) < 24)
+    assert "over-confident" in told and "0.300" in told
+    told = calibration_in_words(torch.full((40,), 0.6), torch.arange(40) < 40)
+    assert "under-confident" in told
+    told = calibration_in_words(torch.full((40,), 0.9), torch.arange(40) < 36)
+    assert "cannot be told from chance" in told
+    told = calibration_in_words(torch.full((1,), 0.9), torch.ones(1, dtype=torch.bool))
+    assert told.startswith("1 prediction of yours counts so far")
+    told = calibration_in_words(torch.empty(0), torch.empty(0, dtype=torch.bool))
+    assert told.startswith("No predictions of yours count so far")
+
+
+def test_the_diagram_of_predictions_has_their_numbers():
+    confidence = torch.tensor([0.5] * 6 + [0.9] * 9, dtype=torch.float64)
+    ax = plots.reliability_of_predictions(confidence, torch.arange(15) % 2 == 0)
+    assert [text.get_text() for text in ax.texts] == ["6", "9"]
+    plt.close(ax.figure)
+
+
+def test_my_predictions_without_a_readable_file(path):
+    path.write_text("{")
+    confidence, correct = my_predictions()
+    assert len(confidence) == len(correct) == 0
 
 
 def test_names_are_those_of_the_module():

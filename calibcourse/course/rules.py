@@ -27,7 +27,7 @@ from .source import (
 
 MAX_BYTES = 1_000_000
 MAX_SECONDS, MAX_MEMORY_GB = 60, 1.5  # on two cores; Binder gives about 2 GB
-CODE_CELLS, WORDS = (12, 22), (900, 1_800)
+CODE_CELLS, WORDS = (12, 24), (900, 1_800)
 CODE_CELLS_00, WORDS_00 = (5, 22), (200, 1_800)  # "Start here" is one figure and how things work
 MAX_LINES = 40  # a code cell is read on one screen
 TAGS = {"nbval-ignore-output"}

@@ -5,10 +5,22 @@ import pkgutil
 from types import ModuleType
 from typing import TypeVar
 
-from .framework import ClaimFailed, Exercise, claim
-from .predictions import Prediction
+from torch import Tensor
 
-__all__ = ["ClaimFailed", "Exercise", "Prediction", "all_exercises", "all_predictions", "claim"]
+from .framework import ClaimFailed, Exercise, claim
+from .predictions import Prediction, calibration_in_words, counted
+from .store import UnreadableProgress, load_predictions
+
+__all__ = [
+    "ClaimFailed",
+    "Exercise",
+    "Prediction",
+    "all_exercises",
+    "all_predictions",
+    "calibration_in_words",
+    "claim",
+    "my_predictions",
+]
 Declared = TypeVar("Declared")
 
 
@@ -30,6 +42,20 @@ def all_predictions() -> tuple[Prediction, ...]:
         True
     """
     return _all(Prediction)
+
+
+def my_predictions() -> tuple[Tensor, Tensor]:
+    """How sure the learner was of each prediction that counts, and whether it was right.
+
+    Returns:
+        Confidence (N,) float64 in [0, 1], correct (N,) bool; N is 0 where the progress file has
+        none or cannot be read.
+    """
+    try:
+        guesses = load_predictions()
+    except (UnreadableProgress, OSError, RuntimeError):
+        guesses = {}
+    return counted(all_predictions(), guesses)
 
 
 def _all(kind: type[Declared]) -> tuple[Declared, ...]:

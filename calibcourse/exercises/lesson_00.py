@@ -3,6 +3,7 @@
 import torch
 
 from .framework import Exercise, WrongSolution, value_case
+from .predictions import Prediction
 
 
 def my_over_confidence(confidence, correct):
@@ -110,4 +111,19 @@ over_confidence = Exercise(
         (torch.full((4,), 0.55), _YES_YES_YES_NO),
         _sample(50, seed=2),
     ),
+)
+
+# --- Predictions ---------------------------------------------------------------------------------
+
+predicted_sharpness = Prediction(
+    "00",
+    "predicted_sharpness",
+    "The sharpness, from start to end",
+    ("it rises", "it falls", "it rises, then falls", "it falls, then rises"),
+)
+predicted_bars = Prediction(
+    "00",
+    "predicted_bars",
+    "Where the test images' reliability diagram ends",
+    ("below the line: too sure", "on the line", "above the line: too modest"),
 )

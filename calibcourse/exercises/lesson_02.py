@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .framework import Case, Exercise, Finding, WrongSolution, parts, show, value_case
+from .predictions import Prediction
 
 # --- 1. The true margin --------------------------------------------------------------------------
 
@@ -744,4 +745,27 @@ pgd_step = Exercise(
         "`torch.clamp` accepts tensors as bounds, as `torch.maximum` and `torch.minimum` do.",
     ),
     probes=(_START, _UNDERWAY, _BLACK_AND_WHITE, _LONG),
+)
+
+# --- Predictions ---------------------------------------------------------------------------------
+
+predicted_worst = Prediction(
+    "02",
+    "predicted_worst",
+    "The most wrong test image is wrong",
+    ("by fewer logits than the median training image is right", "by more"),
+)
+predicted_share = Prediction(
+    "02",
+    "predicted_share",
+    "Share of the test set's Q that its worst 1 % hold",
+    unit="%",
+    within=10,
+)
+predicted_turned = Prediction(
+    "02",
+    "predicted_turned",
+    "Share of margins of at least 5 that an attack of 8/255 turns negative",
+    unit="%",
+    within=10,
 )

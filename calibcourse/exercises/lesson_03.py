@@ -19,6 +19,7 @@ from .framework import (
     show,
     value_case,
 )
+from .predictions import Prediction
 
 # --- 1. A product with the logit Hessian ---------------------------------------------------------
 
@@ -934,4 +935,49 @@ stable_rate = Exercise(
         (torch.tensor([0.5, 4.0, 0.7]),),
         (_spread(20, largest=30.0, seed=1),),
     ),
+)
+
+# --- Predictions ---------------------------------------------------------------------------------
+
+predicted_negative = Prediction(
+    "03",
+    "predicted_negative",
+    "Negative eigenvalues",
+    ("neither has any", "only G", "only the Hessian", "both"),
+)
+predicted_rounding = Prediction(
+    "03",
+    "predicted_rounding",
+    "Relative error of the plain formula in 32 bits, at a margin of 15",
+    unit="%",
+    factor=3,
+)
+predicted_lanczos = Prediction(
+    "03",
+    "predicted_lanczos",
+    "How many times as many products power iteration needs as Lanczos",
+    factor=1.5,
+)
+predicted_warm_start = Prediction(
+    "03",
+    "predicted_warm_start",
+    "And as Lanczos from the eigenvector of 25 steps before",
+    factor=1.5,
+)
+predicted_climb = Prediction(
+    "03",
+    "predicted_climb",
+    "The sharpness in 1,500 steps",
+    (
+        "it stays near 5",
+        "it rises and stays below 20",
+        "it rises past 20, then falls",
+        "it rises past 20, and the loss blows up",
+    ),
+)
+predicted_growth = Prediction(
+    "03",
+    "predicted_growth",
+    "How many times the mean of ‖J‖² grows",
+    factor=2,
 )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .framework import Case, Exercise, Finding, WrongSolution, number, parts, show, value_case
+from .predictions import Prediction
 
 # --- 1. Correlation along a run ------------------------------------------------------------------
 
@@ -730,4 +731,37 @@ kce = Exercise(
         "what is still missing?",
     ),
     probes=(_PAIR, (*_images(12, seed=1), 0.4), (*_images(40, seed=2, low=0.1), 0.2)),
+)
+
+# --- Predictions ---------------------------------------------------------------------------------
+
+predicted_high_end = Prediction(
+    "04",
+    "predicted_high_end",
+    "Which ends high: above a third of its peak",
+    ("training ECE", "test ECE", "both", "neither"),
+)
+predicted_cause = Prediction(
+    "04",
+    "predicted_cause",
+    "What moves the correlation of test ECE most",
+    ("the bins", "the data", "the length of the runs"),
+)
+predicted_sign_at_peak = Prediction(
+    "04",
+    "predicted_sign_at_peak",
+    "Mean correlation of test ECE on CIFAR-10, runs cut at the peak",
+    ("above 0.2", "within 0.2 of zero", "below −0.2"),
+)
+predicted_sign_in_decay = Prediction(
+    "04",
+    "predicted_sign_in_decay",
+    "The same, whole runs",
+    ("above 0.2", "within 0.2 of zero", "below −0.2"),
+)
+predicted_own = Prediction(
+    "04",
+    "predicted_own",
+    "A run's own training ECE, against that of another seed",
+    ("better by more than 0.1", "better by 0.1 at most", "no better"),
 )

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .framework import Case, Exercise, Finding, WrongSolution, array, number, show, value_case
+from .predictions import Prediction
 
 # --- 1. Lemma B.2, proved by computing -----------------------------------------------------------
 
@@ -680,4 +681,31 @@ escape = Exercise(
     ),
     probes=((torch.zeros(3, 2),), (_weights(10, 20, 1.0, seed=0),), (_weights(4, 6, 1.0, seed=2),)),
     canonical=_kind_of_features,
+)
+
+# --- Predictions ---------------------------------------------------------------------------------
+
+predicted_rest = Prediction(
+    "05",
+    "predicted_rest",
+    "What B.2 leaves over",
+    ("nothing, ever", "nothing where right, something where wrong", "something everywhere"),
+)
+predicted_step = Prediction(
+    "05",
+    "predicted_step",
+    "The step that loses most, on test images at the end: that to",
+    ("u1", "u2", "u3", "u4", "u5", "u6"),
+)
+predicted_band = Prediction(
+    "05",
+    "predicted_band",
+    "Where the band of ECE closes by the end",
+    ("on both splits", "on training images only", "on test images only", "on neither"),
+)
+predicted_width = Prediction(
+    "05",
+    "predicted_width",
+    "Upper over lower side, at the median probe on training images",
+    factor=10,
 )

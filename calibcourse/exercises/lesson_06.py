@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .framework import Case, Counted, Exercise, Finding, WrongSolution, array, show, value_case
+from .predictions import Prediction
 
 # --- 1. SAM's update -----------------------------------------------------------------------------
 
@@ -657,4 +658,49 @@ bulk_gradient = Exercise(
         "from the gradient.",
     ),
     probes=(_AXIS, _TILTED, _PAIR, _directions(3, 8, seed=1)),
+)
+
+# --- Predictions ---------------------------------------------------------------------------------
+
+predicted_factor = Prediction(
+    "06",
+    "predicted_factor",
+    "SAM's component over the gradient's",
+    ("1", "1 + ρλ/‖g‖", "1 − ρλ/‖g‖", "1 + ρλ"),
+)
+predicted_gradient_share = Prediction(
+    "06",
+    "predicted_gradient_share",
+    "Share of the gradient along the ten steepest directions",
+    unit="%",
+    within=15,
+)
+predicted_muon_share = Prediction(
+    "06",
+    "predicted_muon_share",
+    "Share of Muon's update along them",
+    unit="%",
+    within=15,
+)
+_FAMILIES = ("GD", "SGD", "SAM", "AdamW", "Muon", "BulkSGD")
+predicted_lowest_peak = Prediction(
+    "06", "predicted_lowest_peak", "Its training ECE peaks lowest, at its best rate", _FAMILIES
+)
+predicted_first_fall = Prediction(
+    "06",
+    "predicted_first_fall",
+    "Its training ECE is below 0.005 first, at its best rate",
+    _FAMILIES,
+)
+predicted_natural_sam = Prediction(
+    "06",
+    "predicted_natural_sam",
+    "SAM against SGD on CIFAR-10, six measures of training calibration",
+    ("lower on most", "neither", "higher on most"),
+)
+predicted_late_rises = Prediction(
+    "06",
+    "predicted_late_rises",
+    "Late training without the three steepest directions",
+    ("the loss rises less often", "as often", "it rises more often"),
 )

@@ -16,6 +16,7 @@ from ..margins import true_margin
 from ._answer import Answer
 from ._values import difference
 from .framework import Case, Exercise, Finding, WrongSolution, parts, show, value_case
+from .predictions import Prediction
 
 
 class _Network(nn.Module):
@@ -965,4 +966,33 @@ validated_choice = Exercise(
         "smallest. The weight and the test ECE are read at this place.",
     ),
     probes=(_BY_HAND, *map(_sweep, range(2, 9))),
+)
+
+# --- Predictions ---------------------------------------------------------------------------------
+
+predicted_turned = Prediction(
+    "07",
+    "predicted_turned",
+    "Share of margins of at least 5 that an attack of 8/255 turns negative",
+    unit="%",
+    within=10,
+)
+predicted_reverse = Prediction(
+    "07",
+    "predicted_reverse",
+    "The other direction of KL, for an image that is lost",
+    ("grows with every lost logit too", "levels off", "charges next to nothing"),
+)
+_REMEDIES = ("CE", "CE, stopped early", "label smoothing", "CalMO", "CE + temperature")
+predicted_lowest_ece = Prediction(
+    "07", "predicted_lowest_ece", "The lowest test ECE, in this run", _REMEDIES
+)
+predicted_fewest_lost = Prediction(
+    "07", "predicted_fewest_lost", "The fewest right images lost to the attack", _REMEDIES
+)
+predicted_claims = Prediction(
+    "07", "predicted_claims", "How many of the sixteen claims hold", within=2
+)
+predicted_natural_claims = Prediction(
+    "07", "predicted_natural_claims", "How many of the sixteen hold on CIFAR-10", within=2
 )

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..posthoc import TemperatureScaling
 from .framework import Exercise, WrongSolution, value_case
+from .predictions import Prediction
 
 # --- 1. What mean squared error drives to --------------------------------------------------------
 
@@ -501,4 +502,68 @@ shift_gap = Exercise(
         "shifted images: `fit(after, after_target)`.",
     ),
     probes=(_BY_HAND, _SHIFTED, _HARMLESS, _OTHER),
+)
+
+# --- Predictions ---------------------------------------------------------------------------------
+
+predicted_mse_sharpness = Prediction(
+    "08",
+    "predicted_mse_sharpness",
+    "Sharpness under squared error, from step 100 on",
+    ("it fades", "it stays at a level", "it grows to the end"),
+)
+predicted_mse_ece = Prediction(
+    "08", "predicted_mse_ece", "Training ECE under squared error, at the end", within=0.15
+)
+predicted_truth_at_best = Prediction(
+    "08",
+    "predicted_truth_at_best",
+    "Share of the mislabelled answered with the true class, at best",
+    unit="%",
+    within=15,
+)
+predicted_truth_at_the_end = Prediction(
+    "08", "predicted_truth_at_the_end", "The same, at the end", unit="%", within=5
+)
+predicted_doubt = Prediction(
+    "08", "predicted_doubt", "How many times doubt grows from 0° to 20°", factor=1.3
+)
+predicted_side = Prediction(
+    "08",
+    "predicted_side",
+    "Where in its band the ECE lies at 20°",
+    ("near |u − err|", "near the middle", "near u + err"),
+)
+predicted_smoothing = Prediction(
+    "08",
+    "predicted_smoothing",
+    "Label smoothing against a temperature, the strongest shift of each kind",
+    ("lower ECE under most", "lower under two of four", "higher under most"),
+)
+predicted_five = Prediction(
+    "08",
+    "predicted_five",
+    "Share of Q that five images of 5,000 hold",
+    unit="%",
+    within=15,
+)
+predicted_ece_moves = Prediction(
+    "08",
+    "predicted_ece_moves",
+    "Without them the ECE moves",
+    ("by less than 0.003", "by 0.003 to 0.03", "by more"),
+)
+predicted_lost_tempered = Prediction(
+    "08",
+    "predicted_lost_tempered",
+    "Right answers that the CNN with its temperature loses",
+    unit="%",
+    within=15,
+)
+predicted_lost_flat = Prediction(
+    "08",
+    "predicted_lost_flat",
+    "Right answers that the one trained with smoothness loses",
+    unit="%",
+    within=15,
 )

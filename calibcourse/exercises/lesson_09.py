@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ._values import difference as how_it_differs
 from .framework import Case, Exercise, Finding, WrongSolution, array, show, value_case
+from .predictions import Prediction
 
 # --- 1. A tie or a difference --------------------------------------------------------------------
 
@@ -840,4 +841,32 @@ missing = Exercise(
     ),
     probes=((),),
     explain=_why,
+)
+
+# --- Predictions ---------------------------------------------------------------------------------
+
+_DAMAGES = ("probabilities", "counted from 1", "another order", "a pickle", "two exchanged")
+predicted_noticed = Prediction(
+    "09", "predicted_noticed", "Read, and noticed by the audit only", _DAMAGES
+)
+predicted_unnoticed = Prediction("09", "predicted_unnoticed", "Noticed by nobody", _DAMAGES)
+predicted_a_and_c = Prediction(
+    "09", "predicted_a_and_c", "The ECE of case_a against case_c", ("a tie", "a difference")
+)
+predicted_b_and_c = Prediction(
+    "09", "predicted_b_and_c", "The ECE of case_b against case_c", ("a tie", "a difference")
+)
+predicted_off_a = Prediction("09", "predicted_off_a", "Classes of case_a that are off", within=1)
+predicted_off_c = Prediction("09", "predicted_off_c", "Classes of case_c that are off", within=1)
+predicted_leaked = Prediction(
+    "09", "predicted_leaked", "T fitted on the loop's training photos", ("below 1", "above 1")
+)
+predicted_turned = Prediction(
+    "09",
+    "predicted_turned",
+    "How many times the repaired ECE grows when the photos are turned",
+    factor=2,
+)
+predicted_lost = Prediction(
+    "09", "predicted_lost", "Right answers lost within 8/255", unit="%", within=15
 )

@@ -22,10 +22,15 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from ..metrics import ece_of_confidence, noise_floor
 from . import store
 from ._card import Card
 from ._guess import MAX_TEXT, Guess, Value, is_value
 
+ENOUGH, BINS = (
+    10,
+    5,
+)  # predictions to say anything; with some fifty a bin needs a fifth of the scale
 COLOUR = "#882255"  # wine: the learner's own word, in no other figure's palette
 # Where the progress file cannot be written, answers live as long as the notebook's kernel.
 _unsaved: dict[str, Guess] = {}
@@ -272,6 +277,48 @@ def counting(prediction: Prediction, guesses: Mapping[str, Guess]) -> Guess | No
     guess = guesses.get(prediction.key, Guess())
     counts = not guess.late and prediction.takes(guess.answer) and prediction.takes(guess.truth)
     return guess if counts else None
+
+
+def calibration_in_words(confidence: Tensor, correct: Tensor) -> str:
+    """What somebody's predictions say of their own calibration, and what they do not.
+
+    Args:
+        confidence: (N,) float in [0, 1].
+        correct: (N,) bool.
+
+    Returns:
+        Sentences: how sure and how often right, the ECE beside what chance alone gives, and which
+        way it errs, if that can be told. With fewer than `ENOUGH` predictions, that they are few.
+
+    Example:
+        >>> print(calibration_in_words(torch.full((40,), 0.9), torch.arange(40) < 24))
+        40 predictions: you were 90 % sure on average, and right in 60 %.
+        Your ECE is 0.300; for a calibrated person chance alone gives 0.000 to 0.100.
+        You are over-confident: surer than right, by 30 points; chance explains at most 9.
+    """
+    n = len(correct)
+    if n < ENOUGH:
+        counted = f"{n or 'No'} prediction{'' if n == 1 else 's'} of yours count{'s' * (n == 1)}"
+        return f"{counted} so far: {ENOUGH} are needed to say anything about your calibration."
+    sure, right = float(confidence.double().mean()), float(correct.double().mean())
+    ece = float(ece_of_confidence(confidence, correct, BINS))
+    floor = noise_floor(confidence, BINS)
+    # A calibrated person's mean of sure minus right: mean 0, variance the sum of c(1 - c) over N².
+    by_chance = 1.96 * float((confidence * (1 - confidence)).sum().sqrt()) / n
+    gap = sure - right
+    if abs(gap) <= by_chance:
+        way = "That you are too sure, or not sure enough, cannot be told from chance"
+        way += f": {100 * abs(gap):.0f} points, and chance explains {100 * by_chance:.0f}."
+    else:
+        word, way_of = ("over", "surer than right") if gap > 0 else ("under", "righter than sure")
+        way = f"You are {word}-confident: {way_of}, by {100 * abs(gap):.0f} points; chance "
+        way += f"explains at most {100 * by_chance:.0f}."
+    return (
+        f"{n} predictions: you were {100 * sure:.0f} % sure on average, and right in "
+        f"{100 * right:.0f} %.\n"
+        f"Your ECE is {ece:.3f}; for a calibrated person chance alone gives "
+        f"{floor.low:.3f} to {floor.high:.3f}.\n{way}"
+    )
 
 
 @dataclass(frozen=True, repr=False)

@@ -19,6 +19,7 @@ from .binned import (
     expected_calibration_error,
     maximum_calibration_error,
     reliability_curve,
+    reliability_of_confidence,
 )
 from .comparison import Comparison, compare_models, paired_difference
 from .decomposition import BrierDecomposition, brier_decomposition
@@ -73,6 +74,7 @@ __all__ = [
     "paired_difference",
     "predicted_class",
     "reliability_curve",
+    "reliability_of_confidence",
     "smooth_calibration_error",
     "top_label_calibration_error",
     "wilson_interval",

@@ -175,6 +175,31 @@ def ece_of_confidence(confidence: Tensor, correct: Tensor, n_bins: int = 15) -> 
     return expected_error(totals_of_confidence(confidence, correct, n_bins))
 
 
+def reliability_of_confidence(
+    confidence: Tensor, correct: Tensor, n_bins: int = 15
+) -> ReliabilityCurve:
+    """Reliability curve from confidences and right or wrong alone; the ECE is `ece_of_confidence`.
+
+    Args:
+        confidence: (N,) in [0, 1], floating.
+        correct: (N,) bool.
+        n_bins: M equal-width bins as in `reliability_curve`, at least 1.
+
+    Returns:
+        A `ReliabilityCurve`, float64.
+
+    Raises:
+        ValueError, TypeError: as in `ece_of_confidence`.
+
+    Example:
+        >>> confidence, correct = torch.tensor([0.9, 0.8, 0.6]), torch.tensor([True, False, True])
+        >>> reliability_of_confidence(confidence, correct, n_bins=2).count
+        tensor([0, 3])
+    """
+    totals = totals_of_confidence(confidence, correct, n_bins)
+    return curve(equal_width_edges(n_bins).to(totals.device), totals)
+
+
 def debiased_ece(confidence: Tensor, correct: Tensor, n_bins: int = 15) -> Tensor:
     """ECE less the part that chance is expected to have added to it.
 

@@ -13,9 +13,12 @@ from .._checks import check_choice
 from ..metrics import (
     NoiseFloor,
     ReliabilityCurve,
+    ece_of_confidence,
     expected_calibration_error,
     negative_log_likelihood,
+    noise_floor,
     reliability_curve,
+    reliability_of_confidence,
     wilson_interval,
 )
 from .style import (
@@ -115,6 +118,44 @@ def reliability_diagram(
         # Below the axis: inside, it would lie on a bar of some diagram.
         ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2,
                   fontsize=7.5, frameon=False)  # fmt: skip
+    return ax
+
+
+@on_axes(width=4.6, height=4.4)
+def reliability_of_predictions(
+    confidence: Tensor, correct: Tensor, n_bins: int = 5, ax: Axes | None = None
+) -> Axes:
+    """A person's reliability diagram: how often right against how sure, with the noise of chance.
+
+    Args:
+        confidence: (N,) float in [0, 1], how sure of each prediction.
+        correct: (N,) bool.
+        n_bins: equal-width bins; few, for a person gives few answers.
+        ax: where to draw.
+
+    Returns:
+        The axes; above each bin stands the number of its predictions.
+    """
+    curve = reliability_of_confidence(confidence, correct, n_bins)
+    floor = noise_floor(confidence, n_bins)
+    reliability_diagram(curve, ax=ax, counts=False, legend=False, floor=floor)
+    for left, count in zip(curve.edges[:-1].tolist(), curve.count.tolist(), strict=True):
+        if count:
+            ax.text(left + 0.5 / n_bins, 1.01, str(count), ha="center", va="bottom", fontsize=8)
+    meanings = {
+        "share that was right": TEST,
+        "its 95 % interval": "black",
+        "gap to how sure": BOUND,
+        "calibrated person, by chance": NOISE,
+    }
+    handles = [Patch(color=c, alpha=0.7, label=label) for label, c in meanings.items()]
+    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2,
+              fontsize=7.5, frameon=False)  # fmt: skip
+    ece = float(ece_of_confidence(confidence, correct, n_bins))
+    ax.set(xlabel="how sure you were", ylabel="how often you were right")
+    ax.set_title(
+        f"{len(correct)} predictions: ECE {ece:.2f}, by chance to {floor.high:.2f}", pad=18
+    )
     return ax
 
 
