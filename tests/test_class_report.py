@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+from dataclasses import asdict
 from html.parser import HTMLParser
 
 import pytest
@@ -21,7 +22,8 @@ from calibcourse.course.class_report import (
     report_page,
     summarise,
 )
-from calibcourse.exercises import all_exercises, store
+from calibcourse.exercises import all_exercises, all_predictions, lesson_01, store
+from calibcourse.exercises._guess import Guess
 from calibcourse.exercises.lesson_00 import over_confidence
 from calibcourse.exercises.store import Record
 
@@ -128,6 +130,56 @@ def test_nothing_in_a_file_becomes_html_or_a_formula(tmp_path, monkeypatch):
     assert not shown.tags & {"script", "img"} and mistake in shown.text
     (row,) = csv.DictReader(io.StringIO(report_csv(found, [over_confidence])))
     assert row["student"] == "'=cmd<img src=x>" and row["mistakes"] == f"{mistake}: 1"
+
+
+ACCURACY, RUIN = lesson_01.predicted_accuracy, lesson_01.predicted_ruin
+GUESSES = {
+    ACCURACY.key: Guess(95.0, 0.8, False, 84.0, DAY, DAY),
+    RUIN.key: Guess("both", 0.25, False, "only the MCE", DAY, DAY),
+}
+
+
+def predicted(path, **changes) -> None:
+    """A progress file with predictions; `changes` replace the entry of `ACCURACY`."""
+    entries = {key: asdict(guess) for key, guess in GUESSES.items()}
+    entries[ACCURACY.key] |= changes
+    document = {"version": 3, "exercises": {}, "predictions": entries}
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def test_a_class_sees_its_predictions_without_names(tmp_path, capsys):
+    predicted(tmp_path / "ada.json")
+    predicted(tmp_path / "bob.json", answer=86.0)
+    predicted(tmp_path / "cleo.json", late=True)
+    predicted(tmp_path / "hostile.json", answer="<script>alert(1)</script>")
+    predicted(tmp_path / "hostile2.json", sure=7)
+    assert cli.main(["class", str(tmp_path), "--html", str(tmp_path / "x.html")]) == 1
+    assert "hostile2.json cannot be read" in capsys.readouterr().out
+    shown = Text((tmp_path / "x.html").read_text(encoding="utf-8"))
+    assert "script" not in shown.tags
+    section = shown.text.partition("Predictions")[2].partition("Students")[0]
+    assert "79 % to 89 % ✓ 84 % · 1" in section and "89 % to 99 % · 1" in section
+    assert "only the MCE ✓ · 0" in section and "both · 4" in section
+    assert "6 predictions: 43 % sure on average, right in 17 %" in section
+    assert not any(name in section for name in ("ada", "bob", "cleo", "hostile"))
+
+
+@pytest.mark.parametrize("truth", [1e99, -1e99, 1e-300, 0, 5])
+@pytest.mark.parametrize("answer", [1e99, -1e99, 1e-300, 0, 5])
+def test_no_number_in_a_file_stops_the_page(tmp_path, answer, truth):
+    entries = {
+        one.key: asdict(Guess(answer, 0.0, False, truth, DAY, DAY)) for one in all_predictions()
+    }
+    (tmp_path / "ada.json").write_text(
+        json.dumps({"version": 3, "exercises": {}, "predictions": entries})
+    )
+    found = read_class([tmp_path])
+    assert "Predictions" in report_page(found, [])
+
+
+def test_without_predictions_the_page_has_no_such_section(tmp_path, monkeypatch):
+    write(tmp_path / "ada.json", {KEY: record("correct")}, monkeypatch)
+    assert "Predictions" not in report_page(read_class([tmp_path]), [])
 
 
 def test_students_of_one_name_stay_apart(tmp_path, monkeypatch):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from .._files import write_atomically
 from .._page import Html, csv_table, heat, page, table, tag
-from ..exercises import Exercise, all_exercises
-from ..exercises.store import Record, UnreadableProgress, load
+from ..exercises import Exercise, all_exercises, all_predictions
+from ..exercises.store import Guess, Record, UnreadableProgress, read_progress
+from .class_predictions import predictions_section
 
 HARDEST = 5
 COLUMNS = (
@@ -36,10 +37,12 @@ class Class:
     Attributes:
         students: records by exercise, by student, in the order of the files.
         unreadable: why a file counts for nothing, by its path.
+        guesses: what each student predicted, by prediction; without names.
     """
 
     students: dict[str, dict[str, Record]]
     unreadable: dict[str, str]
+    guesses: tuple[dict[str, Guess], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,16 +122,17 @@ def read_class(files: Sequence[str | Path]) -> Class:
     paths = [path for name in files for path in _expanded(Path(name))]
     if not paths:
         raise ValueError(f"no progress file (.json) in {', '.join(map(str, files))}")
-    students, unreadable = {}, {}
+    students, unreadable, guesses = {}, {}, []
     for path in paths:
         try:
-            path.stat()  # for `load` a file that is missing is an empty one
-            records = load(path)
+            path.stat()  # for `read_progress` a file that is missing is an empty one
+            records, predicted = read_progress(path)
         except (UnreadableProgress, OSError) as problem:
             unreadable[str(path)] = getattr(problem, "strerror", None) or str(problem)
             continue
         students[_name(path, students)] = records
-    return Class(students, unreadable)
+        guesses.append(predicted)
+    return Class(students, unreadable, tuple(guesses))
 
 
 def _expanded(path: Path) -> list[Path]:
@@ -206,7 +210,7 @@ def report_csv(found: Class, exercises: Iterable[Exercise]) -> str:
 
 
 def report_page(found: Class, summaries: list[Summary]) -> str:
-    """The page: the hardest exercises with what helps, exercises by mistakes, the students."""
+    """The page: the hardest exercises with what helps, mistakes, predictions, the students."""
     n = len(found.students)
     body: list[object] = [
         tag("p", f"{n} student{'' if n == 1 else 's'}. Made from their progress files; nothing "
@@ -218,6 +222,7 @@ def report_page(found: Class, summaries: list[Summary]) -> str:
     if hard := hardest(summaries):
         body += [tag("h2", "The hardest exercises, and what helps"), *map(_hard, hard)]
     body += [tag("h2", "Exercises and mistakes"), _heat_map(summaries)]
+    body += predictions_section(all_predictions(), found.guesses)
     body += [tag("h2", "Students"), _student_table(found, summaries)]
     return page("Where is my class stuck?", body)
 

@@ -119,13 +119,25 @@ class Prediction:
         """
         if isinstance(answer, str) or isinstance(truth, str):
             return answer == truth
+        return self.distance(answer, truth) <= 1 + 1e-9  # 84.3 + 5 is not 89.3 in floats
+
+    def distance(self, answer: float, truth: float) -> float:
+        """How many tolerances a number is from the truth: 1 is the edge of what is right.
+
+        Args:
+            answer, truth: finite, in the unit.
+
+        Example:
+            >>> Prediction("99", "ratio", "Ratio", factor=2).distance(12, truth=3)
+            2.0
+        """
         if self.within is not None:
-            # 1e-9: 84.3 + 5 and 89.3 differ in the last digit of a float.
-            return abs(answer - truth) <= self.within + 1e-9 * max(1, abs(truth))
-        if answer * truth <= 0:
-            return answer == truth
-        ratio = abs(math.log(answer / truth))
-        return ratio <= math.log(self.factor) + 1e-9
+            return abs(answer - truth) / self.within
+        if answer == truth:
+            return 0.0
+        if answer == 0 or truth == 0 or (answer < 0) != (truth < 0):
+            return math.inf
+        return abs(math.log(abs(answer)) - math.log(abs(truth))) / math.log(self.factor)
 
     def read(self, text: str) -> float:
         """A typed number, with or without its unit; a decimal comma is a point.
@@ -155,7 +167,7 @@ class Prediction:
         """
         if isinstance(value, str):
             return value
-        digits = f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+        digits = f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
         return f"{digits} {self.unit}".rstrip()
 
     @property

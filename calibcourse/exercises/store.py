@@ -144,15 +144,16 @@ def load(path: Path | None = None) -> dict[str, Record]:
             checked; nothing in it is executed).
         OSError: it is no regular file, or cannot be opened.
     """
-    return _load(path)[0]
+    return read_progress(path)[0]
 
 
 def load_predictions(path: Path | None = None) -> dict[str, Guess]:
     """What the progress file has of predictions, by key; arguments and errors as in `load`."""
-    return _load(path)[1]
+    return read_progress(path)[1]
 
 
-def _load(path: Path | None) -> tuple[dict[str, Record], dict[str, Guess]]:
+def read_progress(path: Path | None = None) -> tuple[dict[str, Record], dict[str, Guess]]:
+    """What the file has of exercises and of predictions; arguments and errors as in `load`."""
     path = path or progress_path()
     if path == Path(os.devnull):
         return {}, {}
@@ -275,7 +276,7 @@ def _rewrite(change: Callable[[dict[str, Record], dict[str, Guess]], None]) -> s
 
 def _load_or_set_aside(path: Path) -> tuple[dict[str, Record], dict[str, Guess], str | None]:
     try:
-        return *_load(path), None
+        return *read_progress(path), None
     except NewerProgress:
         raise
     except UnreadableProgress as problem:
