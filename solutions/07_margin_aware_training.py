@@ -270,7 +270,10 @@ claim("CalMO loses less than two thirds as many right images as each of the othe
       all(3 * lost("CalMO") < 2 * lost(n) for n in found if n != "CalMO"))  # fmt: skip
 claim("to first order, its median image is half as far again from the boundary, at least",
       reach(networks["CalMO"]) > 1.5 * reach(plain))  # fmt: skip
-ex.predicted_lowest_ece.compare(min(errors, key=errors.get))
+first, second = sorted(errors, key=errors.get)[:2]
+noise = cc.noise_floor(cc.confidence_and_correct(found[first][0], data.test.target)[0]).mean
+tied = errors[second] - errors[first] < noise
+ex.predicted_lowest_ece.compare("two or more tie, within the noise" if tied else first)
 ex.predicted_fewest_lost.compare(min(found, key=lost))
 
 # %% [markdown]

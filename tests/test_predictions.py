@@ -10,14 +10,17 @@ from pathlib import Path
 
 import jupytext
 import matplotlib.pyplot as plt
+import nbformat
 import pytest
 import torch
+from nbclient import NotebookClient
 
 from calibcourse import plots
 from calibcourse.course import progress
 from calibcourse.exercises import (
     all_predictions,
     calibration_in_words,
+    lesson_01,
     my_predictions,
     predictions,
     store,
@@ -129,22 +132,13 @@ def test_text_is_the_same_with_an_answer_as_without(shown):
 
 def test_nbval_does_not_compare_what_is_personal(shown):
     """The sanitising rules leave the same of both."""
-    rules = re.findall(
-        r"^regex: (.*)\nreplace: (.*)$", (ROOT / "tests/nbval_sanitize.cfg").read_text(), re.M
-    )
-
-    def compared(text):
-        for pattern, replacement in rules:
-            text = re.sub(pattern, replacement, text)
-        return text
-
     SIDE.compare("tails")
     Path(os.environ["CALIBCOURSE_PROGRESS"]).unlink()
     SIDE.keep("heads", 0.5)
     SIDE.compare("tails")
     without, with_answer = (card._repr_html_() for card in shown)
     assert without != with_answer
-    assert compared(without) == compared(with_answer) == "prediction"
+    assert _sanitised(without) == _sanitised(with_answer) == "prediction"
 
 
 def test_the_result_must_be_a_possible_answer():
@@ -152,6 +146,47 @@ def test_the_result_must_be_a_possible_answer():
         SIDE.compare("Tails")
     with pytest.raises(ValueError, match="finite number"):
         SHARE.compare(float("nan"))
+
+
+CELLS = (
+    "from calibcourse import plots\nfrom calibcourse.exercises import lesson_01 as ex",
+    "ex.predicted_accuracy.ask()\nex.predicted_temperature.ask()",
+    "fig, (ax,) = plots.figure(1)\nex.predicted_accuracy.mark(ax)\nplots.show(fig, alt='x')",
+    "ex.predicted_accuracy.compare(0.843)\nex.predicted_temperature.compare('above 1')",
+)
+
+
+def test_a_notebook_with_answers_compares_equal_to_the_stored_one(tmp_path, monkeypatch):
+    """As nbval compares: pictures and views left out, the rest sanitised."""
+    compared = []
+    for answered in (False, True):
+        monkeypatch.setenv("CALIBCOURSE_PROGRESS", str(tmp_path / f"{answered}.json"))
+        if answered:
+            lesson_01.predicted_accuracy.keep(95.0, 0.9)
+            lesson_01.predicted_temperature.keep("below 1", 0.6)
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS])
+        NotebookClient(notebook, timeout=300).execute()
+        outputs = [output for cell in notebook.cells for output in cell.outputs]
+        compared.append([
+            {kind: _sanitised(text) for kind, text in output.data.items() if kind not in SKIPPED}
+            for output in outputs
+        ])  # fmt: skip
+        said = "".join(output.data.get("text/html", "") for output in outputs)
+        assert ("You said" in said) is answered
+    assert compared[0] == compared[1]
+    assert len(compared[0]) == 5  # two inputs, a figure, two cards
+
+
+SKIPPED = ("image/png", "application/vnd.jupyter.widget-view+json")
+RULES = re.findall(
+    r"^regex: (.*)\nreplace: (.*)$", (ROOT / "tests/nbval_sanitize.cfg").read_text(), re.M
+)
+
+
+def _sanitised(text):
+    for pattern, replacement in RULES:
+        text = re.sub(pattern, replacement, text)
+    return text
 
 
 # --- The input --------------------------------------------------------------------------------
