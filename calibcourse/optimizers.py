@@ -4,8 +4,8 @@
 |---|---|---|
 | gd, sgd | θ - lr g, with momentum if asked; gd is sgd on the full batch | torch |
 | adamw | g divided by its running size, entry by entry (arXiv 1711.05101) | torch |
-| muon | matrices: momentum made orthogonal, all singular values about 1 | pytorch-optimizer |
-| sam | θ - lr g(θ + rho g/‖g‖) (arXiv 2010.01412) | pytorch-optimizer |
+| muon | matrices: momentum made orthogonal, all singular values about 1 | torch |
+| sam | θ - lr g(θ + rho g/‖g‖) (arXiv 2010.01412) | here |
 | bulk_sgd | θ - lr (g - V Vᵀg), V the steepest directions of the loss (arXiv 2405.16002) | here |
 
 No optimizer decays weights unless asked: decay would move the margins that the course measures.
@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytorch_optimizer
 import torch
 from torch import Tensor, nn
 
@@ -125,39 +124,101 @@ class _Whole:
         return {name: value for name, value in vars(self).items() if name != "step"}
 
 
-class Muon(_Whole, pytorch_optimizer.Muon):
-    """pytorch-optimizer's Muon, which loses its settings in a copy, as one that keeps them."""
+def _by_torch(
+    kind: type[torch.optim.Optimizer],
+    group: dict[str, Any],
+    parameters: list[Tensor],
+    states: list[dict[str, Any]],
+) -> None:
+    """One step of torch's own optimizer with a group's settings; what it remembers is in states."""
+    peer = kind([{**group, "params": parameters}])
+    peer.state.update(zip(parameters, states, strict=True))
+    peer.step()
 
 
-def _muon(
-    model: nn.Module,
-    lr: float,
-    momentum: float = 0.95,
-    nesterov: bool = True,
-    weight_decay: float = 0.0,
-    adamw_lr: float = 3e-4,
-) -> Muon:
-    parameters = _trainable(model)
-    matrices = [p for p in parameters if p.ndim >= 2]
-    others = [p for p in parameters if p.ndim < 2]
-    groups = [{"params": matrices, "use_muon": True}, {"params": others, "use_muon": False}]
-    return Muon(
-        [group for group in groups if group["params"]],
-        lr=lr,
-        momentum=momentum,
-        nesterov=nesterov,
-        weight_decay=weight_decay,
-        adamw_lr=adamw_lr,
-        adamw_wd=weight_decay,
-    )
+class Muon(_Whole, torch.optim.Optimizer):
+    """torch's Muon for matrices and kernels, AdamW for biases and norms."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: float,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        weight_decay: float = 0.0,
+        adamw_lr: float = 3e-4,
+    ):
+        check_real(momentum, "momentum", 0.0, 1.0)
+        check_real(weight_decay, "weight_decay", 0.0)
+        check_real(adamw_lr, "adamw_lr", 0.0)
+        parameters = _trainable(model)
+        matrices = {
+            "params": [p for p in parameters if p.ndim >= 2],
+            "lr": lr,
+            "momentum": momentum,
+            "nesterov": nesterov,
+        }
+        others = {
+            "params": [p for p in parameters if p.ndim < 2],
+            "lr": adamw_lr,
+            "betas": (0.9, 0.95),
+            "eps": 1e-10,
+        }
+        groups = [group for group in (matrices, others) if group["params"]]
+        super().__init__(groups, {"weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor]) -> Tensor:
+        """One update. Returns the loss before it."""
+        with torch.enable_grad():
+            loss = closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            states = [self.state[p] for p in parameters]
+            if "momentum" in group:
+                matrices = [_as_matrix(p) for p in parameters]
+                _by_torch(torch.optim.Muon, group, matrices, states)
+                for parameter, matrix in zip(parameters, matrices, strict=True):
+                    if matrix.data_ptr() != parameter.data_ptr():  # channels last: no such view
+                        parameter.copy_(matrix.view_as(parameter))
+            else:
+                for parameter, state in zip(parameters, states, strict=True):
+                    _adamw_step(parameter, state, group)
+        return loss
 
 
-class SAM(_Whole, pytorch_optimizer.SAM):
-    """Sharpness-aware minimisation over SGD, called like any other optimizer.
+def _as_matrix(parameter: Tensor) -> Tensor:
+    """A kernel and its gradient as channels x rest, which is all that torch's Muon takes."""
+    matrix = parameter.detach().flatten(1)
+    matrix.grad = parameter.grad.flatten(1)
+    return matrix
 
-    pytorch-optimizer's SAM wants the first gradient before step() and lets the second pass update
-    BatchNorm's running statistics at the perturbed weights; here step does both passes, and the
-    statistics see the first only.
+
+def _adamw_step(parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    """AdamW, rounded as in the recorded runs.
+
+    torch's own differs in the last digit, and the bfloat16 of Muon's matrices makes 1e-3 of that
+    within five steps.
+    """
+    if not state:
+        state["step"] = 0
+        state["exp_avg"] = torch.zeros_like(parameter)
+        state["exp_avg_sq"] = torch.zeros_like(parameter)
+    state["step"] += 1
+    lr, (beta1, beta2), gradient = group["lr"], group["betas"], parameter.grad
+    mean = state["exp_avg"].lerp_(gradient, 1 - beta1)
+    square = state["exp_avg_sq"].lerp_(gradient.square(), 1 - beta2)
+    root = square.sqrt().div_((1 - beta2 ** state["step"]) ** 0.5).add_(group["eps"])
+    parameter.mul_(1 - lr * group["weight_decay"])
+    parameter.addcdiv_(mean, root, value=-lr / (1 - beta1 ** state["step"]))
+
+
+class SAM(_Whole, torch.optim.Optimizer):
+    """Sharpness-aware minimisation (arXiv 2010.01412): SGD, with the gradient from a point uphill.
+
+    θ ← θ - lr g(θ + rho g/‖g‖). The gradient of a first pass leads to a point at distance rho,
+    where a sharp loss is high; the gradient of the second pass, there, moves the weights.
+    BatchNorm's running statistics see the first pass only.
     """
 
     def __init__(
@@ -169,35 +230,40 @@ class SAM(_Whole, pytorch_optimizer.SAM):
         weight_decay: float = 0.0,
     ):
         check_real(rho, "rho", 0.0)
+        check_real(momentum, "momentum", 0.0)
+        check_real(weight_decay, "weight_decay", 0.0)
+        settings = {"lr": lr, "rho": rho, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(_trainable(model), settings)
         self.model = model
-        super().__init__(
-            _trainable(model),
-            torch.optim.SGD,
-            rho=rho,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
-        )
 
+    @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:
         """One update; closure is called twice. Returns the loss at the unperturbed weights."""
         with torch.enable_grad():
             loss = closure()
-        self.first_step(zero_grad=True)
-        try:
-            with _running_statistics_frozen(self.model), torch.enable_grad():
-                closure()
-        except BaseException:  # an interrupt too must not leave the perturbed weights behind
-            self._step_back()
-            raise
-        self.second_step()
+        with self._uphill(), _running_statistics_frozen(self.model), torch.enable_grad():
+            closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            _by_torch(torch.optim.SGD, group, parameters, [self.state[p] for p in parameters])
         return loss
 
-    @torch.no_grad()
-    def _step_back(self) -> None:
-        for parameter, state in self.state.items():
-            if "old_p" in state:
-                parameter.copy_(state.pop("old_p"))
+    @contextmanager
+    def _uphill(self) -> Iterator[None]:
+        """The weights at θ + rho g/‖g‖, without gradients; back at θ whatever happens."""
+        groups = self.param_groups
+        moved = [(p, g["rho"]) for g in groups for p in g["params"] if p.grad is not None]
+        norms = [p.grad.norm().to(moved[0][0].device) for p, _ in moved] or [torch.zeros(())]
+        norm = torch.stack(norms).square().sum().sqrt() + 1e-12  # of the whole gradient
+        before = [p.clone() for p, _ in moved]
+        try:
+            for parameter, rho in moved:
+                parameter.add_(parameter.grad * (rho / norm).to(parameter))
+            self.zero_grad()
+            yield
+        finally:
+            for (parameter, _), values in zip(moved, before, strict=True):
+                parameter.copy_(values)
 
 
 @contextmanager
@@ -300,7 +366,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "gd": _gd,
     "sgd": _sgd,
     "adamw": _adamw,
-    "muon": _muon,
+    "muon": Muon,
     "sam": SAM,
     "bulk_sgd": BulkSGD,
 }

@@ -243,7 +243,7 @@ def test_this_machine_is_examined_whole():
     for name in ("Python", "torch", "ipywidgets", "jupyterlab", "other packages", "data"):
         assert findings[name].status == OK, findings[name]
     assert findings["torchvision"].status != PROBLEM
-    assert "pytorch-optimizer" in findings["other packages"].detail
+    assert "filelock" in findings["other packages"].detail
 
 
 @pytest.mark.parametrize(("needed", "status"), [("torch==99.0", WARN), ("torch>=2.9", OK)])

@@ -13,7 +13,6 @@ from urllib.parse import quote
 from .._files import read_json
 
 ADDRESS_FILE = Path("calibcourse/course/published.json")
-FROM_PYPI = "pytorch-optimizer"  # the one requirement of calibcourse that Colab lacks
 
 _REPO = re.compile(
     r"https://(?:(github\.com)/([A-Za-z0-9][A-Za-z0-9-]{0,38})"
@@ -44,10 +43,9 @@ if importlib.util.find_spec("calibcourse") is None:
             "This copy of the course has no published address to install calibcourse from. "
             "Open the lesson from the repository that publishes it, or run it in JupyterLab."
         )
-    # --no-deps keeps Colab's own torch, torchvision and ipywidgets.
+    # Colab has what calibcourse requires. --no-deps keeps its torch, torchvision and ipywidgets.
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-        + [PUBLISHED, "{from_pypi}"],
+        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", PUBLISHED],
         check=True,
     )
     importlib.invalidate_caches()"""
@@ -163,4 +161,4 @@ def read_address(root: Path) -> Address | None:
 
 def bootstrap_cell(address: Address | None) -> str:
     """Source of the cell that finds or installs `calibcourse`; prints nothing when it is there."""
-    return _CELL.format(archive=address.archive if address else "", from_pypi=FROM_PYPI)
+    return _CELL.format(archive=address.archive if address else "")

@@ -29,7 +29,7 @@ from .one_run import check_data, step_seconds, threads, train
 from .records import Run
 
 RECORDS, CHECKPOINTS = "runs", "checkpoints"
-PACKAGES = ("calibcourse", "torch", "numpy", "pytorch-optimizer")
+PACKAGES = ("calibcourse", "torch", "numpy")
 
 # torch's random state and number of threads belong to the process: one run at a time in each.
 _ONE_AT_A_TIME = threading.Lock()
