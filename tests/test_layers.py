@@ -124,3 +124,17 @@ def test_importing_every_module_changes_nothing(tmp_path):
     )
     assert (done.stdout, done.stderr) == ("[]\n", "")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_the_package_costs_little_more_than_torch(tmp_path):
+    """What only some functions need is imported by them: each takes a tenth of a second or more."""
+    heavy = {
+        "IPython", "PIL", "ipywidgets", "matplotlib", "pandas", "scipy", "sympy", "torchvision",
+        "torch._dynamo", "torch._inductor",
+    }  # fmt: skip
+    program = "import sys, torch; before = set(sys.modules); import calibcourse; "
+    program += "print(*(set(sys.modules) - before))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert heavy.isdisjoint(done.stdout.split())

@@ -4,11 +4,16 @@ Every line is one first call; small ones come first, while the process holds no 
 later one could use again unseen.
 """
 
+import statistics
+import subprocess
+import sys
+import time
 import warnings
 from collections.abc import Iterator
+from functools import partial
 
 import torch
-from _harness import Setting, Table, measured, script
+from _harness import Setting, Table, alternate, measured, script, warm_up
 from _subjects import images, plain_mlp
 from bench_curvature import trained_point
 from bench_metrics import logits_and_target, size_of
@@ -65,12 +70,28 @@ def costs(setting: Setting) -> Iterator[dict]:
     yield row("fit with 60 probes", size, measured(run, setting), "90 s")
 
 
+def imports(setting: Setting) -> Iterator[dict]:
+    """A process that imports the package beside one that imports torch alone, in turns."""
+
+    def start(name: str) -> None:
+        subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
+
+    calls = {name: partial(start, name) for name in ("torch", "calibcourse")}
+    warm_up(calls, ())
+    times = alternate(calls, setting.pick(7, 1), time.perf_counter)
+    for name, seconds in times.items():
+        ratios = [mine / theirs for mine, theirs in zip(seconds, times["torch"], strict=True)]
+        median = statistics.median
+        yield {"import": name, "s": median(seconds), "of torch's": median(ratios)}
+
+
 PARTS = (
     Table(
         name="costs",
         title="what ours costs at all, beside what was promised",
         rows=costs,
     ),
+    Table(name="import", title="what an import costs, Python's start included", rows=imports),
 )
 
 if __name__ == "__main__":
