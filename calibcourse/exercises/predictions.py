@@ -27,10 +27,8 @@ from . import store
 from ._card import Card
 from ._guess import MAX_TEXT, Guess, Value, is_value
 
-ENOUGH, BINS = (
-    10,
-    5,
-)  # predictions to say anything; with some fifty a bin needs a fifth of the scale
+ENOUGH = 10  # predictions to say anything
+BINS = 5  # of some fifty predictions, ten to a bin
 COLOUR = "#882255"  # wine: the learner's own word, in no other figure's palette
 # Where the progress file cannot be written, answers live as long as the notebook's kernel.
 _unsaved: dict[str, Guess] = {}
