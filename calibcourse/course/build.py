@@ -86,8 +86,8 @@ CELL_TIMEOUT = 600  # seconds
 def kernel_environment(scratch: Path, kernels: int = 1) -> dict[str, str]:
     """Environment of a kernel that builds or tests a notebook, beside what is found.
 
-    Short runs, no progress bars, the notebook's own picture format, and neither the learner's
-    progress nor the user's IPython start-up files.
+    Short runs, no progress bars, the notebook's own picture format, nobody's progress, and none of
+    the user's IPython start-up files.
 
     Args:
         scratch: a temporary folder.
@@ -98,7 +98,7 @@ def kernel_environment(scratch: Path, kernels: int = 1) -> dict[str, str]:
     shared = {} if kernels == 1 else {"OMP_NUM_THREADS": str(threads)}
     return shared | {
         "CALIBCOURSE_PROFILE": "quick",
-        "CALIBCOURSE_PROGRESS": str(scratch / "progress.json"),
+        "CALIBCOURSE_PROGRESS": os.devnull,
         "IPYTHONDIR": str(scratch / "ipython"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "TQDM_DELAY": "1000000",  # seconds: TQDM_DISABLE does not reach notebook bars

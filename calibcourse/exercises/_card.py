@@ -19,6 +19,9 @@ _COLOURS = {
 class Card:
     """A heading, rows of (label, text) and perhaps code; the same words as text and as HTML.
 
+    But for `progress`, which the HTML alone has: a cell's text is the same for every learner, so
+    that a notebook with answers can be tested. `tests/nbval_sanitize.cfg` passes over that row.
+
     Attributes:
         icon: one character, so that colour never carries meaning alone.
         word: what happened, such as "correct".
@@ -26,6 +29,7 @@ class Card:
         tone: "good", "bad", "warn" or "calm".
         rows: (label, text); `backticks` mark code.
         code: shown verbatim below the rows.
+        progress: how far the learner is, "" where that is not known.
 
     Example:
         >>> Card("✓", "correct", "ECE", "good", (("Checks", "all 4 passed"),))
@@ -39,6 +43,7 @@ class Card:
     tone: str
     rows: tuple[tuple[str, str], ...] = ()
     code: str = ""
+    progress: str = ""
 
     def __repr__(self) -> str:
         width = max((len(label) for label, _ in self.rows), default=0)
@@ -57,7 +62,7 @@ class Card:
         rows = "".join(
             f'<dt style="{_CELL};font-weight:normal;opacity:.75">{html.escape(label)}</dt>'
             f'<dd style="{_CELL};white-space:pre-wrap">{_marked(text)}</dd>'
-            for label, text in self.rows
+            for label, text in (*self.rows, *self._last_row())
         )
         body = f'<dl style="{_GRID}">{rows}</dl>' if rows else ""
         code = f'<pre style="{_CODE}">{html.escape(self.code)}</pre>' if self.code else ""
@@ -68,6 +73,9 @@ class Card:
             f"</span> <strong>{html.escape(self.word)}</strong> · {html.escape(self.title)}</div>"
             f"{body}{code}</div>"
         )
+
+    def _last_row(self) -> tuple[tuple[str, str], ...]:
+        return (("Progress", self.progress),) if self.progress else ()
 
 
 _GRID = (

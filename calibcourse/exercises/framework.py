@@ -24,6 +24,7 @@ from torch import Tensor
 from . import store
 from ._card import Card
 from ._examine import Feedback, Finding, Outcome, examine
+from ._standing import standing
 from ._values import Unreadable, array, difference, dtype_remark, number, parts, show
 
 __all__ = [
@@ -231,14 +232,16 @@ class Exercise:
         """
         feedback = self.evaluate(answer)
         self._checked = answer, feedback.outcome
-        note = None
+        note, card = None, feedback.card
         if feedback.outcome is not Outcome.NOT_ATTEMPTED:
             source = _source(answer)
             answer_digest = None if source is None else store.digest(source)
             note = store.record_attempt(
                 self.key, feedback.outcome.value, self.mistake(feedback), answer_digest
             )
-        _display(feedback.card, note)
+        if feedback.outcome is Outcome.CORRECT:
+            card = replace(card, progress=self._standing())
+        _display(card, note)
 
     def evaluate(self, answer: Any) -> Feedback:
         """Examine an answer without showing or storing anything.
@@ -308,6 +311,14 @@ class Exercise:
         source = inspect.getsource(self.reference).strip()
         note = store.record_solution(self.key)
         _display(Card("→", "one solution", self.title, "calm", code=source), note)
+
+    def _standing(self) -> str:
+        from . import all_exercises  # whose modules import this one
+
+        try:
+            return standing(self.key, all_exercises(), store.load())
+        except (store.UnreadableProgress, OSError, RuntimeError):  # which has been said
+            return ""
 
     def __repr__(self) -> str:
         return repr(self._rating())

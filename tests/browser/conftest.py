@@ -87,6 +87,7 @@ def serving(
         os.environ
         | kernel_environment(home, workers)
         | {
+            "CALIBCOURSE_PROGRESS": str(home / "progress.json"),
             "HOME": str(home),
             "JUPYTER_CONFIG_DIR": str(home / "config"),
             "JUPYTER_DATA_DIR": str(home / "data"),
