@@ -70,9 +70,10 @@ class Explorer(ipywidgets.VBox):
 def _image(fig: Figure) -> str:
     """HTML of a figure: at most its own size, and in a row of panels at least 300 pixels wide."""
     width = round(fig.get_figwidth() * plots.STYLE["figure.dpi"])
+    look = "calibcourse-drawing" if plots.is_drawing(fig) else "calibcourse-photographs"
     data = base64.b64encode(plots.png_bytes(fig)).decode()
     style = f"flex: 1 1 300px; min-width: 0; max-width: min(100%, {width}px)"
-    return f'<img src="data:image/png;base64,{data}" alt="" style="{style}">'
+    return f'<img class="{look}" src="data:image/png;base64,{data}" alt="" style="{style}">'
 
 
 def _panels() -> tuple[list[Figure], list[Axes]]:

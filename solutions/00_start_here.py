@@ -36,7 +36,7 @@ data
 # official test file comes with the course, so nothing is downloaded. Half of it serves for
 # training and validation, half for testing: 4,500, 500 and 5,000 images, always the same ones.
 
-# %%
+# %% tags=["drawing"]
 first_of_each = [int((data.test.target == k).nonzero()[0]) for k in range(10)]
 plots.show(
     plots.image_grid(data.test.inputs[first_of_each], data.classes),

@@ -206,7 +206,7 @@ ex.predicted_share.compare(cc.margin_moment_share(test_margin, 0.01))
 # bound built on it listens to these few, which is its strength (they make the network over-confident)
 # and its weakness (some are simply labelled wrong). Here they are.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["drawing", "nbval-ignore-output"]
 worst = test_margin.topk(10, largest=False).indices
 captions = [
     f"margin {test_margin[i]:.1f}\nsays {data.classes[test_logits[i].argmax()]}\n"

@@ -264,7 +264,7 @@ def my_ece_bounds(confidence, accuracy):
 ex.ece_bounds.check(my_ece_bounds)
 my_ece_bounds = ex.ece_bounds.mine(my_ece_bounds)
 
-# %%
+# %% tags=["drawing"]
 example = sweep.select(optimizer="gd", lr=0.1, seed=0).runs[0].history
 fig, axes = plots.figure(2, width=4.8)
 for ax, split in zip(axes, ("train", "test"), strict=True):
@@ -451,7 +451,7 @@ for name, record in {"Fashion-MNIST": five, "CIFAR-10, seeds 1 and 2": unseen}.i
 # %%
 widgets.window_explorer(natural)
 
-# %%
+# %% tags=["drawing"]
 run = natural.select(optimizer="sgd", lr=2 / 30, seed=0).runs[0]
 choices = {"all, even": (1.0, "even"), "first 40 %, even": (0.4, "even"), "all, log": (1.0, "log")}
 panels = {}

@@ -136,7 +136,7 @@ ex.predicted_rest.compare(
 # %%
 widgets.logits_explorer()
 
-# %%
+# %% tags=["drawing"]
 cases = {
     "sure and right": [5.0, -1.0] + [-2.0] * 8,
     "two rivals": [1.0, 1.0] + [-4.0] * 8,

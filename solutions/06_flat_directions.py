@@ -382,7 +382,7 @@ reached = np.concatenate([ratio[np.isfinite(ratio)] for ratio in ratios.values()
 print(f"ECE / loss at a loss of 0.01: median {np.median(reached):.2f}, "
       f"{reached.min():.2f} to {reached.max():.2f} in {len(reached)} runs")  # fmt: skip
 
-# %%
+# %% tags=["drawing"]
 titles = ("Muon: highest training ECE", "Muon: lowest test ECE", "SAM: flatter than SGD")
 fig, axes = plots.figure(3, width=4.2, height=3.6)
 for ax, title, (column, (name, color, _)) in zip(
@@ -454,7 +454,7 @@ ex.predicted_natural_sam.compare(
     else "higher on most" if verdicts.count("higher") > 3 else "neither"
 )  # fmt: skip
 
-# %%
+# %% tags=["drawing"]
 names = ("SGD", "SAM", "Muon")
 at = {
     (images, column): {

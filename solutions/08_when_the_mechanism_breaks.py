@@ -203,7 +203,7 @@ cases = {"symmetric, 20 %": (0.2, "symmetric"), "symmetric, 40 %": (0.4, "symmet
          "one-sided, 40 %": (0.4, "one_sided")}  # fmt: skip
 noisy = {name: trained_on_noise(*case) for name, case in cases.items()}
 
-# %%
+# %% tags=["drawing"]
 fig, axes = plots.panels(2, 3, (11.4, 5.8), sharex=True, sharey="row")
 for (upper, lower), (name, (_, _, history)) in zip(axes.T, noisy.items(), strict=True):
     steps = history.column("step")

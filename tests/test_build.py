@@ -18,6 +18,7 @@ from calibcourse.course.build import (
     write_all,
 )
 from calibcourse.course.source import (
+    FOLDED,
     LESSON,
     SOLUTION,
     BuildError,
@@ -115,6 +116,30 @@ def test_exercises_are_blank_for_the_learner_and_whole_with_solutions(course):
         'def answer(x):\n    """x -> x + 1."""\n    if x is None:\n'
         "        x = 0\n    y = x + 1\n    return y\n\n\nanswer(1), os.getpid()"
     )
+
+
+def test_exercises_are_tagged_and_drawings_folded(course):
+    cells = (
+        '\n\n# %%\nplots.show(fig, alt="x")\n'
+        '\n# %% tags=["drawing", "nbval-ignore-output"]\nx = 1\nplots.show(x, alt="x")\n'
+        '\n# %%\nx = 1\nplots.show(x, alt="x")\n'
+    )
+    change(course / SOURCE, "answer(1), os.getpid()  # fmt: skip", "answer(1)" + cells)
+    for kind in (LESSON, SOLUTION):
+        shown = [
+            (cell.metadata.get("tags"), cell.metadata.get("jupyter"))
+            for cell in render(course / SOURCE, kind).cells
+            if cell.cell_type == "code"
+        ]
+        assert shown == [
+            (None, FOLDED),  # the bootstrap
+            (None, None),
+            (None, None),
+            (["nbval-ignore-output", "exercise"], None),
+            (None, FOLDED),
+            (["nbval-ignore-output"], FOLDED),
+            (None, None),
+        ]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,24 @@ def test_an_untouched_copy_becomes_the_new_version():
     assert (done.replaced, done.clashes) == (3, ())
 
 
+def test_a_new_look_of_a_cell_arrives_unless_the_learner_chose_one():
+    base, theirs = notebook(STUB, "draw()", "plot()"), notebook(STUB, "draw()", "plot()")
+    ours = notebook(ANSWER, "draw()", "plot()")
+    ours.cells[0].id = base.cells[0].id
+    ours.cells[1].outputs = [new_output("stream", text="it ran")]
+    ours.cells[2].metadata["jupyter"] = {"source_hidden": False}  # unfolded
+    ours.cells[2].outputs = [new_output("stream", text="it ran")]
+    theirs.cells[0].metadata["tags"] = ["exercise"]
+    for cell in theirs.cells[1:]:
+        cell.metadata["jupyter"] = {"source_hidden": True}
+    merged = merge(base, ours, theirs)
+    assert sources(merged) == [ANSWER, "draw()", "plot()"] and merged.clashes == ()
+    answer, drawing, unfolded = merged.notebook.cells
+    assert answer.metadata == {"tags": ["exercise"]}
+    assert drawing.metadata == {"jupyter": {"source_hidden": True}} and drawing.outputs
+    assert unfolded.metadata == {"jupyter": {"source_hidden": False}}
+
+
 def test_answers_and_own_cells_stay_where_they_stood():
     base = notebook("# Title", STUB, "# End")
     ours = notebook("# mine, first", "# Title", ANSWER, "my_own = 1", "# End", "print('last')")

@@ -94,6 +94,11 @@ def tag(notebook: NotebookNode, tag: str, *cells: int) -> None:
         notebook.cells[cell].metadata["tags"] = [tag]
 
 
+def fold(notebook: NotebookNode, cell: int, source: str = "plots.show(fig)") -> None:
+    notebook.cells[cell].update(source=source)
+    notebook.cells[cell].metadata["jupyter"] = {"source_hidden": True}
+
+
 def _unclaim(notebook: NotebookNode, *cells: int) -> None:
     for cell in cells:
         notebook.cells[cell].source = "print()"
@@ -137,6 +142,9 @@ BREAKS = [
     (rules.known_tags, lambda nb: nb.cells[5].metadata.update(collapsed=True)),
     (rules.known_tags, lambda nb: nb.cells[5].metadata.update(jupyter={"outputs_hidden": True})),
     (rules.known_tags, lambda nb: nb.cells[5].update(source="# NBVAL_IGNORE_OUTPUT\nx")),
+    (rules.folded_is_no_loss, lambda nb: fold(nb, 5)),  # it shows nothing
+    (rules.folded_is_no_loss, lambda nb: fold(nb, 2, "plots.show(fig)\nclaim('x', True)")),
+    (rules.folded_is_no_loss, lambda nb: (fold(nb, 2), tag(nb, "exercise", 2))),
     (rules.mostly_compared, lambda nb: tag(nb, "nbval-ignore-output", 5)),
     (rules.mostly_compared, lambda nb: _unclaim(nb, 4, 5, 6, 7, 8, 9)),
     (rules.within_budget, lambda nb: nb.metadata.pop("calibcourse")),
@@ -183,6 +191,14 @@ def test_the_budget_is_kept_to_in_truth_and_not_only_in_words(seconds, memory):
     )
     (line,) = rules.within_budget(notebook)
     assert "allowed" in line
+
+
+def test_what_only_draws_may_be_folded():
+    notebook = good_notebook()
+    fold(notebook, 2)
+    notebook.cells[1].metadata["jupyter"] = {"source_hidden": True}  # the bootstrap cell
+    tag(notebook, "exercise", 3)
+    assert [line for rule in rules.RULES for line in rule(notebook)] == []
 
 
 def test_addresses_and_pictures_are_no_trace_of_a_machine():

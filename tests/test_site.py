@@ -17,13 +17,14 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 import calibcourse
 from calibcourse import cli, plots, widgets
 from calibcourse.course.bootstrap import parse_address
+from calibcourse.course.drawing import only_draws
 from calibcourse.course.formulas import mathml
 from calibcourse.course.publish import publish
 from calibcourse.course.site import site
 from calibcourse.course.site.explorers import MOVING, film, moving_html
 from calibcourse.course.site.extension import as_restructured
 from calibcourse.course.site.generate import write_sources
-from calibcourse.course.site.lessons import FIGURES, lesson_page, only_draws
+from calibcourse.course.site.lessons import FIGURES, lesson_page
 
 ROOT = Path(__file__).parents[1]
 PNG = base64.b64encode(b"\x89PNG not looked at").decode()
@@ -31,7 +32,9 @@ PNG = base64.b64encode(b"\x89PNG not looked at").decode()
 
 def picture(alt: str) -> nbformat.NotebookNode:
     data = {"image/png": PNG, "text/plain": alt}
-    return new_output("display_data", data, metadata={"image/png": {"alt": alt, "width": 300}})
+    return new_output(
+        "display_data", data, metadata={"image/png": {"alt": alt, "width": 300, "drawing": True}}
+    )
 
 
 def page_of(*cells: nbformat.NotebookNode, **more) -> nbformat.NotebookNode:
@@ -48,7 +51,8 @@ def test_a_picture_becomes_a_file_with_its_text():
     assert page.figures["01_tiny-1.png"] == base64.b64decode(PNG)
     first, second = (output.data["text/markdown"] for output in page.notebook.cells[0].outputs)
     assert first == (
-        f'<img src="{FIGURES}/01_tiny-1.png" alt="one &lt; &quot;two&quot;" width="300px">'
+        f'<img src="{FIGURES}/01_tiny-1.png" alt="one &lt; &quot;two&quot;" width="300px" '
+        'class="calibcourse-drawing">'
     )
     assert 'alt="line break"' in second
     assert cell.outputs[0].data["image/png"] == PNG  # the notebook itself is as it was
@@ -77,16 +81,17 @@ def test_code_that_only_draws_is_known(source, draws):
 
 def test_plumbing_and_solutions_are_folded_and_other_code_is_not():
     hidden = new_code_cell("import calibcourse", metadata={"jupyter": {"source_hidden": True}})
+    exercise = {"tags": ["exercise"]}
     cells = page_of(
         hidden,
         new_code_cell("plots.show(fig, alt='x')", outputs=[picture("x")]),
-        new_code_cell("def my_ece(x):\n    return 1\n\n\nex.ece.check(my_ece)"),
+        new_code_cell("def f(x):\n    return 1\n\n\nex.ece.check(f)", metadata=exercise),
         new_code_cell("history = cc.fit(model, data)"),
     ).cells
     assert [cell.metadata.get("tags") for cell in cells] == [
         ["remove-cell"],
         ["hide-input"],
-        ["hide-input"],
+        ["exercise", "hide-input"],
         None,
     ]
     shown = [cell.metadata.get("mystnb", {}).get("code_prompt_show") for cell in cells]

@@ -165,7 +165,9 @@ def picture(explorer: widgets.Explorer) -> tuple[list[bytes], str]:
     """PNGs, left to right, and the words for them that an explorer shows now."""
     html = explorer.children[-1]
     assert isinstance(html, ipywidgets.HTML)
-    image = r'<img src="data:image/png;base64,([^"]+)" alt="" style="[^"]+">'
+    image = (
+        r'<img class="calibcourse-\w+" src="data:image/png;base64,([^"]+)" alt="" style="[^"]+">'
+    )
     found = re.fullmatch(
         rf'<div role="img" aria-label="([^"<>]+)" style="[^"]+">((?:{image})+)</div>', html.value
     )

@@ -43,8 +43,11 @@
 - `# {{solution: 01/ece}}`, a line of its own in such a block, stands for what the exercise's
   reference does: a solution has one text, that of the exercise's module.
 - `# fmt: skip` is a word to the source's formatter; it is left out of the notebooks.
-- The one tag is `nbval-ignore-output`: its outputs are not compared when the notebook is tested.
+- The tag `nbval-ignore-output`: the cell's outputs are not compared when the notebook is tested.
   Progress bars are off in builds and tests, so `fit` alone does not call for the tag.
+- The tag `drawing`: the cell's code is folded away, its figure stands there. Code that calls
+  `plots` and `widgets` alone is folded without it; neither may claim anything. Cells with a
+  solution are tagged `exercise`, and look like it, without an author's doing.
 - A widget is stored as its text (its repr), which must be the same in every run: the pictures
   beside it are its static twin's. The size and style rules of a lesson are in `rules.py`.
 

@@ -83,6 +83,8 @@ def _settled(
     if not changed and (moved_on or own.get("outputs") == old.get("outputs")):
         return [new]
     own.id = new.id
+    if own.metadata == old.metadata:  # tags and folding are the course's, until somebody unfolds
+        own.metadata = new.metadata
     return [own, _clash(new)] if changed and moved_on and content(own) != content(new) else [own]
 
 

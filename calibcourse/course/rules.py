@@ -15,8 +15,10 @@ from .source import (
     BEGIN,
     BLANK,
     END,
+    EXERCISE,
     FOLDED,
     LESSON,
+    QUESTION,
     SOLUTION,
     count_words,
     find_sources,
@@ -30,9 +32,7 @@ MAX_SECONDS, MAX_MEMORY_GB = 60, 1.5  # on two cores; Binder gives about 2 GB
 CODE_CELLS, WORDS = (12, 24), (900, 1_800)
 CODE_CELLS_00, WORDS_00 = (5, 22), (200, 1_800)  # "Start here" is one figure and how things work
 MAX_LINES = 40  # a code cell is read on one screen
-TAGS = {"nbval-ignore-output"}
-# A cell that only asks for predictions is a question to answer, not code to read: not counted.
-_QUESTION = re.compile(r"(?:ex\.\w+\.ask\(\)\s*)+")
+TAGS = {"nbval-ignore-output", EXERCISE}
 
 _MACHINE = re.compile(
     r"ipykernel_\d+|site-packages|\b0x[0-9a-f]{7,}\b"
@@ -111,6 +111,22 @@ def known_tags(notebook: NotebookNode) -> list[str]:
     return breaks
 
 
+def folded_is_no_loss(notebook: NotebookNode) -> list[str]:
+    """Below the bootstrap, a folded cell shows something, and neither claims nor asks anything."""
+    breaks = []
+    for cell in list(_code(notebook))[1:]:
+        if "jupyter" not in cell.metadata:
+            continue
+        shown = any(  # an explorer is stored as its words
+            "image/png" in output.get("data", {}) or output.output_type == "execute_result"
+            for output in cell.outputs
+        )
+        asks = EXERCISE in cell.metadata.get("tags", ())
+        if not shown or asks or "claim(" in cell.source:
+            breaks.append(f"a folded cell must draw, and neither claim nor ask: {cell.source!r}")
+    return breaks
+
+
 def mostly_compared(notebook: NotebookNode) -> list[str]:
     """At most half of the code cells are ignored by nbval, and none that makes a claim."""
     code = list(_code(notebook))
@@ -142,7 +158,7 @@ def sized_like_a_lesson(notebook: NotebookNode) -> list[str]:
     start_here = notebook.cells[0].get("id", "").startswith("00-")
     limits = {
         "code cells": (
-            sum(not _QUESTION.fullmatch(cell.source) for cell in _code(notebook)),
+            sum(not QUESTION.fullmatch(cell.source) for cell in _code(notebook)),
             CODE_CELLS_00 if start_here else CODE_CELLS,
         ),
         "words": (count_words(notebook.cells), WORDS_00 if start_here else WORDS),
@@ -185,6 +201,7 @@ RULES: tuple[Callable[[NotebookNode], list[str]], ...] = (
     small_enough,
     pictures_described,
     known_tags,
+    folded_is_no_loss,
     mostly_compared,
     within_budget,
     sized_like_a_lesson,

@@ -20,6 +20,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from .bootstrap import Address, bootstrap_cell
+from .drawing import only_draws
 
 LESSON, SOLUTION = "lessons", "solutions"  # the two folders, and the two kinds of notebook
 BLANK = "...  # your code here"
@@ -38,7 +39,11 @@ _HEADER = re.compile(r"^\{\{header:(.+)\}\}$", re.M)
 _BOOTSTRAP = "# {{bootstrap}}"
 _MAP = "{{map}}"
 _EXERCISE_MINUTES = re.compile(r"about (\d+) minutes\.\*$", re.M)
-FOLDED = {"source_hidden": True}  # the bootstrap cell: plumbing is no first screen
+FOLDED = {"source_hidden": True}  # the bootstrap cell and drawings: meaning first
+# A cell that only asks for predictions: a question to answer, not code to read.
+QUESTION = re.compile(r"(?:ex\.\w+\.ask\(\)\s*)+")
+EXERCISE = "exercise"  # tag of the cells that wait for an answer, which JupyterLab and pages mark
+_DRAWING = "drawing"  # tag in a source: fold this cell
 _FORMATTER = re.compile(r"(?m)[ \t]*# fmt: (?:skip|off|on)$")
 # Fixed, so that another patch version of Python or of the kernel changes no byte.
 LANGUAGE = {
@@ -216,9 +221,13 @@ def _cell(draft: NotebookNode, kind: str, address: Address | None) -> NotebookNo
         source = _BLOCK.sub(_solved if kind == SOLUTION else _blank, source)
         source = _FORMATTER.sub("", source)
     cell = getattr(nbformat.v4, f"new_{draft.cell_type}_cell")(source)
-    if draft.metadata.get("tags"):
-        cell.metadata["tags"] = draft.metadata["tags"]
-    if draft.source.strip() == _BOOTSTRAP:
+    given = draft.metadata.get("tags", [])
+    tags = [tag for tag in given if tag != _DRAWING] + [EXERCISE] * (BEGIN in draft.source)
+    if tags:
+        cell.metadata["tags"] = tags
+    if draft.cell_type == "code" and (
+        draft.source.strip() == _BOOTSTRAP or _DRAWING in given or only_draws(draft.source)
+    ):
         cell.metadata["jupyter"] = dict(FOLDED)
     return cell
 

@@ -28,7 +28,7 @@ IDEAL = "#555555"  # grey: the reference, what perfection would be
 STYLE = {
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
-    "figure.facecolor": "white",  # readable on JupyterLab's dark theme too
+    "figure.facecolor": "white",  # a dark page turns drawings over: `is_drawing`
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.spines.top": False,
@@ -37,6 +37,7 @@ STYLE = {
     "axes.grid": True,
     "grid.color": "#E6E6E6",
 }
+_PHOTOGRAPH = "photograph"
 
 
 def contrast(color: str) -> float:
@@ -182,6 +183,18 @@ def png_bytes(fig: Figure) -> bytes:
     return small.getvalue()
 
 
+def is_drawing(fig: Figure) -> bool:
+    """Whether a figure is lines, words and areas alone: a dark page may turn its light into dark.
+
+    Args:
+        fig: a figure.
+
+    Returns:
+        False where it holds one of the data's images (`draw_image`).
+    """
+    return not any(image.get_gid() == _PHOTOGRAPH for ax in fig.axes for image in ax.images)
+
+
 def show(fig: Figure | Axes, alt: str, display_id: str | None = None, update: bool = False) -> None:
     """Display a figure with alternative text, which is also the cell's plain-text output.
 
@@ -199,8 +212,8 @@ def show(fig: Figure | Axes, alt: str, display_id: str | None = None, update: bo
         raise ValueError("alt must describe the figure, got an empty text")
     fig = fig if isinstance(fig, Figure) else fig.get_figure()
     width = int(fig.get_figwidth() * STYLE["figure.dpi"])
+    metadata = {"image/png": {"alt": alt, "width": width, "drawing": is_drawing(fig)}}
     data = {"image/png": base64.b64encode(png_bytes(fig)).decode(), "text/plain": alt}
-    metadata = {"image/png": {"alt": alt, "width": width}}
     display(data, metadata=metadata, raw=True, display_id=display_id, update=update)
 
 
@@ -255,7 +268,7 @@ def image_grid(
 def draw_image(image: Tensor, ax: Axes) -> None:
     """One image (C, H, W) in [0, 1]; a single channel is drawn as ink on paper."""
     pixels = image.permute(1, 2, 0).squeeze(-1).cpu().numpy()
-    ax.imshow(pixels, cmap="gray_r", vmin=0, vmax=1)
+    ax.imshow(pixels, cmap="gray_r", vmin=0, vmax=1).set_gid(_PHOTOGRAPH)
 
 
 @on_axes()

@@ -3,14 +3,17 @@
 import base64
 import copy
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import rgb_to_hsv, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -105,8 +108,8 @@ SEVERAL_AXES = {"logit_bounds", "noise_band", "radius_panel", "shift_panel", "wi
 
 
 TOOLS = {
-    "LiveFigure", "attack_at", "case_title", "contrast", "figure", "from_step_zero", "mosaic",
-    "panels", "png_bytes", "readable", "shift_logits", "show", "wilson_interval",
+    "LiveFigure", "attack_at", "case_title", "contrast", "figure", "from_step_zero", "is_drawing",
+    "mosaic", "panels", "png_bytes", "readable", "shift_logits", "show", "wilson_interval",
 }  # fmt: skip
 
 
@@ -221,6 +224,42 @@ def test_marks_stand_out_from_white_and_their_words_can_be_read(name):
     assert (text == color.lower()) == (plots.contrast(color) >= 4.5)  # darkened only where needed
 
 
+# The CSS filter invert(0.93) hue-rotate(180deg), by the matrices of the W3C's Filter Effects.
+_KEPT = 0.93
+_HALF_TURN = (2 * np.outer(np.ones(3), [0.213, 0.715, 0.072])) - np.eye(3)
+
+
+def in_the_dark(color) -> str:
+    inverted = _KEPT + (1 - 2 * _KEPT) * np.array(to_rgb(color))
+    return to_hex(np.clip(_HALF_TURN @ inverted, 0, 1))
+
+
+@pytest.mark.parametrize("ground", ["#121212", "#212121", "#131416"])
+@pytest.mark.parametrize("name", [*COLORS, "NOISE"])
+def test_marks_stand_out_on_a_dark_page_and_their_words_can_be_read(name, ground):
+    """The grounds: white turned over, the cells of JupyterLab's dark theme, Furo's dark page."""
+    color = getattr(plots, name)
+    for shown, least in ((color, 3), (plots.readable(color), 4.5)):
+        assert plots.contrast(ground) / plots.contrast(in_the_dark(shown)) >= least
+
+
+def test_hues_stay_on_a_dark_page():
+    """Within 15 degrees: what is blue in one theme is blue in the other."""
+    assert in_the_dark("white") == "#121212"
+    for name in set(COLORS) - {"WRONG", "IDEAL"}:  # black and grey have no hue
+        light, dark = (rgb_to_hsv(to_rgb(c(getattr(plots, name))))[0] for c in (str, in_the_dark))
+        assert abs((light - dark + 0.5) % 1 - 0.5) < 15 / 360, name
+
+
+def test_every_dark_page_turns_drawings_over_alike():
+    course = Path(plots.__file__).parents[1] / "course"
+    pages = ("jupyter/labextension/static/style.css", "jupyter/nbconvert/index.html.j2",
+             "site/static/site.css")  # fmt: skip
+    for page in pages:
+        found = re.findall(r"filter: (invert.*?)[;\s]*\n?\s*}", (course / page).read_text("utf-8"))
+        assert set(found) == {f"invert({_KEPT}) hue-rotate(180deg)"}, page
+
+
 def test_contrast_is_that_of_the_standard():
     # W3C's own example: #767676 is the palest grey that passes 4.5 : 1.
     assert plots.contrast("#767676") > 4.5 > plots.contrast("#777777")
@@ -258,7 +297,8 @@ def test_show_publishes_picture_alternative_text_and_width(published):
     (message,) = published
     assert message["data"].keys() == {"image/png", "text/plain"}
     assert message["data"]["text/plain"] == "A falling line."
-    assert message["metadata"] == {"image/png": {"alt": "A falling line.", "width": 330}}
+    wanted = {"alt": "A falling line.", "width": 330, "drawing": True}
+    assert message["metadata"] == {"image/png": wanted}
     picture = Image.open(io.BytesIO(base64.b64decode(message["data"]["image/png"])))
     assert picture.size == (330, 110)
     assert plt.get_fignums() == []  # no notebook shows it twice
@@ -299,6 +339,16 @@ def test_image_grid_shows_each_image_under_its_caption(channels):
         wanted = image[0] if channels == 1 else image.permute(1, 2, 0)
         np.testing.assert_array_equal(shown.get_array(), wanted)
         assert shown.get_clim() == (0, 1)  # not stretched: images compare
+
+
+def test_what_holds_photographs_is_no_drawing(published):
+    with_photograph = plots.mosaic("ab", 2.0, 1.0)
+    plots.style.draw_image(torch.rand(1, 2, 2), with_photograph.axes[1])
+    heat_map = plots.figure(1, 1.0, 1.0)[0]
+    heat_map.axes[0].imshow(np.eye(2))
+    for fig in (with_photograph, heat_map):
+        plots.show(fig, alt="x")
+    assert [m["metadata"]["image/png"]["drawing"] for m in published] == [False, True]
 
 
 def test_image_grid_wants_a_caption_for_each_image():

@@ -109,7 +109,7 @@ def moving_html(
     for control in controls:
         start = start * len(control.values) + control.start
     panels = "".join(
-        f'<img src="{source}" alt="" style="{escape(style)}">'
+        f'<img class="calibcourse-drawing" src="{source}" alt="" style="{escape(style)}">'
         for source, style in zip(frames[start]["panels"], pictures[start].styles, strict=True)
     )
     values = [control.values for control in controls]

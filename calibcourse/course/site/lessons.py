@@ -1,6 +1,5 @@
 """A lesson's stored notebook as a page: pictures with their texts, plumbing folded, nothing run."""
 
-import ast
 import base64
 import re
 from collections.abc import Callable
@@ -10,12 +9,12 @@ from html import escape
 
 from nbformat import NotebookNode
 
-from ..source import FOLDED
+from ..drawing import only_draws
+from ..source import EXERCISE, FOLDED, QUESTION
 
 FIGURES = "figures"  # the folder beside the lessons' pages
 _SOLUTION = re.compile(r"^ex\.\w+\.check\(", re.M)
 _EXPLORER = re.compile(r"^widgets\.(\w+)\(", re.M)
-_QUESTION = re.compile(r"(?:ex\.\w+\.ask\(\)\s*)+")
 _REMOTE_PICTURE = re.compile(r"!\[([^\]]*)\]\(https?://[^)]*\)")
 _PLACEHOLDER = (
     "*{}: in the notebook its sliders stand here. The figure shows the same at a glance.*"
@@ -49,12 +48,13 @@ def lesson_page(
     page = LessonPage(deepcopy(notebook))
     for cell in page.notebook.cells:
         folded = cell.metadata.get("jupyter") == FOLDED
-        cell.metadata = NotebookNode()
+        kept = [tag for tag in cell.metadata.get("tags", ()) if tag == EXERCISE]  # a CSS class
+        cell.metadata = NotebookNode({"tags": kept} if kept else {})
         if cell.cell_type == "markdown":
             cell.source = without_remote_pictures(cell.source)
         elif folded and not cell.outputs:
             cell.metadata["tags"] = ["remove-cell"]  # it finds or installs the package
-        elif _QUESTION.fullmatch(cell.source):
+        elif QUESTION.fullmatch(cell.source):
             cell.metadata["tags"] = ["remove-input"]
             cell.outputs = [_question(output) for output in cell.outputs]
         else:
@@ -80,7 +80,7 @@ def _show_code(cell: NotebookNode, folded: bool) -> None:
         shown = "Show the code of this figure", "Hide the code of this figure"
     else:
         return
-    cell.metadata["tags"] = ["hide-input"]
+    cell.metadata["tags"] = [*cell.metadata.get("tags", ()), "hide-input"]
     cell.metadata["mystnb"] = {"code_prompt_show": shown[0], "code_prompt_hide": shown[1]}
 
 
@@ -98,7 +98,8 @@ def _output(
         known = output.metadata.get("image/png", {})
         width = f' width="{int(known["width"])}px"' if "width" in known else ""
         alt = escape(" ".join(known.get("alt", "").split()))
-        text = f'<img src="{FIGURES}/{file}" alt="{alt}"{width}>'
+        look = "drawing" if known.get("drawing") else "photographs"
+        text = f'<img src="{FIGURES}/{file}" alt="{alt}"{width} class="calibcourse-{look}">'
         return _replaced(output, "text/markdown", text)
     made = _EXPLORER.search(cell.source)
     if made and output.output_type == "execute_result":
@@ -120,54 +121,3 @@ def _replaced(output: NotebookNode, kind: str, content: str) -> NotebookNode:
     return NotebookNode(
         output_type="display_data", data=NotebookNode({kind: content}), metadata=NotebookNode()
     )
-
-
-def only_draws(source: str) -> bool:
-    r"""Whether a cell's code makes a picture and nothing else that a reader would look for.
-
-    Example:
-        >>> only_draws("fig, (ax,) = plots.figure(1)\nplots.show(fig, alt='x')")
-        True
-        >>> only_draws("plots.show(fig, alt='x')\nclaim('it holds', True)")
-        False
-    """
-    try:
-        statements = ast.parse(source).body
-    except SyntaxError:  # a magic
-        return False
-    drawing = {"plots", "widgets"}
-    return bool(statements) and all(_draws(statement, drawing) for statement in statements)
-
-
-def _draws(statement: ast.stmt, drawing: set[str]) -> bool:
-    """Whether a statement uses nothing but what `drawing` names, to which its results are added."""
-    match statement:
-        case ast.Expr(value=ast.Call(func=called)):
-            return _root(called) in drawing
-        case ast.Assign(value=ast.Call(func=called), targets=targets):
-            if _root(called) not in drawing:
-                return False
-            drawing |= _names(*targets)
-            return True
-        case ast.For(target=target, iter=over, body=body, orelse=[]):
-            if not _names(over) & drawing:
-                return False
-            drawing |= _names(target)
-            return all(_draws(inner, drawing) for inner in body)
-    return False
-
-
-def _root(called: ast.expr) -> str | None:
-    """The name at the left end of `a.b(c)[d].e`."""
-    while not isinstance(called, ast.Name):
-        match called:
-            case ast.Attribute(value=inner) | ast.Subscript(value=inner) | ast.Call(func=inner):
-                called = inner
-            case _:
-                return None
-    return called.id
-
-
-def _names(*expressions: ast.AST) -> set[str]:
-    found = (node for expression in expressions for node in ast.walk(expression))
-    return {node.id for node in found if isinstance(node, ast.Name)}
