@@ -151,6 +151,8 @@ plots.show(
     alt="Left: sharpness against training step rises, with spikes, and falls. Right: the calibration "
     "error of training images peaks early and falls to nearly zero; that of test images ends high.",
 )
+
+# %%
 peak, nearly_right = train_ece[1:].argmax() + 1, (history.column("train_accuracy") > 0.99).argmax()
 claim("training calibration error is highest before the sharpness is", peak < sharp.argmax())
 claim("once 99 % of the training images are right, both fall: each to below three quarters",
@@ -197,14 +199,20 @@ claim(
 # Stuck? `ex.over_confidence.hint()` gives a first hint, the next call a stronger one, and
 # `ex.over_confidence.solution()` shows ours. An unsolved exercise blocks nothing: what follows goes on
 # with your function if it is correct, else with ours (`mine` chooses). Your results stay in a file on
-# this machine; `calibcourse progress` in a terminal prints them.
-#
+# this machine; this cell shows them, and so does `calibcourse progress` in a terminal:
+
+# %% tags=["nbval-ignore-output"]
+from calibcourse.course import cards
+
+cards.progress()
+
+# %% [markdown]
 # ## 5 · Finding your way
 #
 # {{map}}
 #
-# - **Something does not work?** `calibcourse doctor` in a terminal checks Python, PyTorch, memory
-#   and data, with one remedy for each finding.
+# - **Something does not work?** `cards.doctor()` in a cell, or `calibcourse doctor` in a terminal,
+#   checks Python, PyTorch, memory and data, with one remedy for each finding.
 # - **You have a GPU?** It is used where PyTorch finds it. Long experiments were recorded once;
 #   `CALIBCOURSE_PROFILE=full` runs the paper's own protocol instead.
 # - **You teach this?** The notebooks are tested with nbval; the README says how to run that in your

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from calibcourse.course import cards
 from calibcourse.course import doctor as module
 from calibcourse.course.doctor import (
     OK,
@@ -266,3 +267,23 @@ def test_broken_installations_are_reported_not_raised(monkeypatch):
     monkeypatch.setattr(module.torch, "ones", lambda *a, **k: (_ for _ in ()).throw(RuntimeError))
     found = {finding.name: finding.status for finding in examine()}
     assert [found[name] for name in ("torchvision", "device", "data")] == [PROBLEM] * 3
+
+
+@pytest.mark.parametrize(
+    ("statuses", "icon", "tone"),
+    [([OK, OK], "✓", "good"), ([OK, WARN], "!", "warn"), ([PROBLEM, WARN, OK], "✗", "bad")],
+)
+def test_the_card_has_the_words_of_the_command(statuses, icon, tone, monkeypatch, capsys):
+    findings = [
+        Finding(f"thing {i}", status, f"seen {i}", "" if status == OK else f"do {i}")
+        for i, status in enumerate(statuses)
+    ]
+    monkeypatch.setattr(module, "examine", lambda: findings)
+    monkeypatch.setattr(cards, "examine", lambda: findings)
+    doctor()
+    printed = capsys.readouterr().out
+    card = cards.doctor()
+    assert (card.icon, card.tone) == (icon, tone)
+    assert card.word == printed.splitlines()[-1]
+    for word in printed.split():
+        assert word in repr(card) or word == OK  # what is fine says so by its mark alone

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibcourse.course import progress
+from calibcourse.course import cards, progress
 from calibcourse.exercises import all_exercises, store
 from calibcourse.exercises.lesson_00 import over_confidence
 
@@ -414,3 +414,26 @@ def test_csv_is_for_machines(path, capsys):
         "hints": "3",
         "solution_seen": "yes",
     }
+
+
+def test_the_card_says_what_is_correct_lesson_by_lesson(path):
+    untouched = cards.progress()
+    assert untouched.word == f"0 of {len(_KEYS)} correct" and len(untouched.rows) == 10
+    assert "Kept in" not in repr(untouched) and not path.parent.exists()
+
+    store.record_attempt("01/ece", "incorrect")
+    store.record_attempt("01/bins", "correct")
+    store.record_attempt("01/temperature", "your code raised")
+    card = cards.progress()
+    rows = dict(card.rows)
+    assert card.word == f"1 of {len(_KEYS)} correct" and rows["Kept in"] == str(path)
+    assert rows["Lesson 01"] == (
+        "1 of 4 correct; incorrect: ece; your code raised: temperature; not attempted: useless"
+    )
+    assert all(word in card._repr_html_() for word in ("temperature", str(path)))
+
+
+def test_the_card_of_an_unreadable_file_says_so(path):
+    path.parent.mkdir()
+    path.write_text("[]")
+    assert "not a progress file" in dict(cards.progress().rows)["Note"]

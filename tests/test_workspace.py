@@ -81,17 +81,20 @@ def test_start_copies_and_never_over_a_file(learner, snapshot):
 def test_start_opens_the_lesson_asked_for(learner, monkeypatch, capsys):
     calls = []
 
-    def run(command, cwd):
-        calls.append((command, cwd))
+    def run(command, cwd, env):
+        calls.append((command, cwd, env))
         return subprocess.CompletedProcess(command, 3)
 
     monkeypatch.setattr(workspace.subprocess, "run", run)
     monkeypatch.chdir(learner / "solutions")
     assert cli.main(["start", "01"]) == 3
-    ((command, folder),) = calls
+    ((command, folder, environment),) = calls
     assert command[:3] == [sys.executable, "-m", "jupyterlab"] and command[-1] == f"work/{NAME}"
     assert f"--ServerApp.root_dir={learner}" in command  # else it would be work/, without lessons/
     assert folder == learner
+    # A terminal in JupyterLab finds the command.
+    assert environment["PATH"].split(os.pathsep)[0] == os.path.dirname(sys.executable)
+    assert environment["PATH"].endswith(os.environ["PATH"])
     for unknown in ("07", "1", "x"):
         assert cli.main(["start", unknown]) == 2
         assert "lessons/ has no lesson" in capsys.readouterr().err

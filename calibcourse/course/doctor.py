@@ -68,11 +68,21 @@ def doctor() -> int:
         Exit code: 1 if there is a problem, else 0.
     """
     findings = examine()
+    print(*findings, sep="\n")
+    print(f"\n{tally(findings)}")
+    return 1 if worst(findings) == PROBLEM else 0
+
+
+def worst(findings: Sequence[Finding]) -> str:
+    """The worst status among findings."""
+    return max((finding.status for finding in findings), key=(OK, WARN, PROBLEM).index)
+
+
+def tally(findings: Sequence[Finding]) -> str:
+    """How many problems and warnings there are, such as "no problems, 1 warning"."""
     statuses = [finding.status for finding in findings]
     problems, warnings = statuses.count(PROBLEM), statuses.count(WARN)
-    print(*findings, sep="\n")
-    print(f"\n{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}")
-    return 1 if problems else 0
+    return f"{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}"
 
 
 def examine() -> list[Finding]:

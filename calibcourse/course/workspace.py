@@ -4,6 +4,7 @@ Git passes over `work/`, so a new version of the course never meets an answer. B
 hidden, lies the version that each was made from: what `merge` needs to tell whose a cell is.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -67,7 +68,9 @@ def start(
     # Beside a file to open, JupyterLab would serve that file's folder alone.
     folder = f"--ServerApp.root_dir={root}"
     command = [sys.executable, "-m", "jupyterlab", hook, folder, f"{WORK}/{chosen[0].name}"]
-    return subprocess.run(command, cwd=root).returncode
+    # Its terminals find the command `calibcourse`, which lies beside this Python.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return subprocess.run(command, cwd=root, env=os.environ | {"PATH": path}).returncode
 
 
 def as_built(model: dict[str, Any], path: str, **_: Any) -> None:
