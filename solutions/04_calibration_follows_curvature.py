@@ -508,7 +508,7 @@ claim("as measured, a run's own ECE has at most 0.1 more than another seed's, on
 gain = max(medians[name, "measured"][0] - medians[name, "measured"][1] for name in records)
 ex.predicted_own.compare(
     "better by more than 0.1" if gain > 0.1 else "better by 0.1 at most" if gain > 0 else "no better"
-)
+)  # fmt: skip
 for name, record in records.items():
     matrix, kind = pairs[name, "changes"], reproduce.placebo_kinds(record)
     of = np.array([run.config.label for run in record.runs])[:, None]
