@@ -117,6 +117,15 @@ def test_an_explorer_moves_where_its_pictures_are_known_and_is_announced_elsewhe
     assert cell.outputs[0].data["text/markdown"].startswith("*Explorer with steps: ")
 
 
+def test_an_input_of_a_prediction_is_what_it_asks():
+    text = "✎ your prediction · Next\n  heads · tails\n  Run this cell to answer."
+    shown = new_output("display_data", {"text/plain": text})
+    (cell,) = page_of(new_code_cell("ex.predicted_side.ask()", outputs=[shown])).cells
+    assert cell.metadata.tags == ["remove-input"]
+    html = cell.outputs[0].data["text/html"]
+    assert "heads · tails" in html and "Run this cell" not in html
+
+
 # ---------------------------------------------------------------------------------- explorers
 
 

@@ -26,13 +26,15 @@ class PredictionInput(ipywidgets.VBox):
         guess = prediction.guess
         answered = guess.answer is not None and prediction.takes(guess.answer)
         if prediction.options:
-            self.answer = ipywidgets.RadioButtons(
+            # Not radio buttons: JupyterLab takes the arrow keys that move among them.
+            self.answer = ipywidgets.ToggleButtons(
                 options=prediction.options,
                 value=guess.answer if answered else None,
                 description="I expect",
-                style=_LABELS,
-                layout={"width": "max-content", "max_width": "100%"},
+                style=_LABELS | {"button_width": "auto"},
+                layout={"width": "100%"},
             )
+            self.answer.observe(self._chosen, names="value")
         else:
             self.answer = ipywidgets.Text(
                 value=f"{guess.answer:g}" if answered else "",
@@ -77,6 +79,10 @@ class PredictionInput(ipywidgets.VBox):
             return self._tell(str(problem))
         note = prediction.keep(answer, self.sure.value)
         self._tell(" ".join(filter(None, (self._kept(), note))))
+
+    def _chosen(self, change: dict) -> None:
+        if change["new"] is not None:  # said in words, for a screen reader
+            self._tell(f"Chosen: {change['new']}. Keep it with how sure you are.")
 
     def _kept(self) -> str:
         guess = self._prediction.guess
