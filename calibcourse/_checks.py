@@ -53,12 +53,19 @@ def _check_shape_of_logits(logits: Tensor, name: str) -> None:
 
 def check_finite(values: Tensor, name: str) -> None:
     """Require that no element is NaN or infinite."""
-    # One reduction settles the common case without an (N, K) mask: any NaN or inf makes min or max
-    # non-finite.
-    low, high = torch.aminmax(values.detach())
-    if not (math.isfinite(low) and math.isfinite(high)):
+    if not is_finite(values):
         bad = int((~torch.isfinite(values)).sum())
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite values")
+
+
+def is_finite(values: Tensor) -> bool:
+    """Whether no element is NaN or infinite; True where there is none."""
+    if not values.numel():
+        return True
+    values = torch.view_as_real(values) if values.is_complex() else values
+    # One reduction, without a mask of the tensor's size: any NaN or inf makes min or max one.
+    low, high = torch.aminmax(values.detach())
+    return math.isfinite(low) and math.isfinite(high)
 
 
 def check_target(target: Tensor, n_samples: int, n_classes: int, name: str = "target") -> None:
@@ -162,5 +169,5 @@ def check_deterministic_model(model: nn.Module) -> None:
 def check_finite_parameters(model: nn.Module) -> None:
     """Require that every parameter is finite."""
     for name, parameter in model.named_parameters():
-        if parameter.numel() and not torch.isfinite(parameter).all():
+        if not is_finite(parameter):
             raise ValueError(f"model must have finite parameters, got NaN or inf in {name!r}")

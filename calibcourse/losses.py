@@ -93,7 +93,7 @@ class CrossEntropy:
         check_inputs(inputs, integers=True)
         logits = _logits(model, inputs, target)
         total = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
-        return _plain_terms(total, logits, target)
+        return _plain_terms(total, logits, target, None if self.label_smoothing else total)
 
 
 @dataclass(frozen=True)
@@ -299,11 +299,14 @@ def _widened(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _plain_terms(total: Tensor, logits: Tensor, target: Tensor) -> LossTerms:
+def _plain_terms(
+    total: Tensor, logits: Tensor, target: Tensor, cross_entropy: Tensor | None = None
+) -> LossTerms:
     """The terms of a loss that is a function of the clean logits alone."""
-    logits = logits.detach()
-    zero = torch.zeros_like(total)
-    return LossTerms(total, F.cross_entropy(logits, target), zero, zero, logits)
+    logits, zero = logits.detach(), torch.zeros_like(total)
+    if cross_entropy is None:
+        cross_entropy = F.cross_entropy(logits, target)
+    return LossTerms(total, cross_entropy.detach(), zero, zero, logits)
 
 
 @torch.enable_grad()

@@ -9,7 +9,7 @@ import os
 import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import check_integer
+from ._checks import check_integer, is_finite
 from ._conduct import writes_into
 from ._files import check_writable, shortened
 from .checkpoint import (
@@ -262,8 +262,8 @@ class _Run:
         """Add a row for the present parameters and save the checkpoint."""
         row: dict[str, float] = {"step": self.step}
         try:
-            with _looking(self.model):
-                _check_finite(self.model)
+            _check_finite(self.model)
+            with _looking(self.model) if self.probes else nullcontext():
                 for probe in self.probes:
                     values = probe(self.model, self.data)
                     if not values.keys().isdisjoint(row):
@@ -426,7 +426,7 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_finite(model: nn.Module) -> None:
-    if not all(torch.isfinite(parameter).all() for parameter in model.parameters()):
+    if not all(map(is_finite, model.parameters())):
         raise FloatingPointError("a parameter is NaN or infinite")
 
 

@@ -75,7 +75,9 @@ class Split:
 
     def to(self, device: torch.device | str) -> "Split":
         """The same split on another device (shared, not copied, where it is there already)."""
-        return Split(self.inputs.to(device), self.target.to(device))
+        inputs, target = self.inputs.to(device), self.target.to(device)
+        there = inputs is self.inputs and target is self.target
+        return self if there else Split(inputs, target)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -122,8 +124,9 @@ class Dataset:
 
     def to(self, device: torch.device | str) -> "Dataset":
         """The same data set on another device (shared, not copied, where it is there already)."""
-        parts = (getattr(self, part).to(device) for part in _PARTS)
-        return Dataset(self.name, self.classes, *parts)
+        parts = {part: getattr(self, part).to(device) for part in _PARTS}
+        there = all(getattr(self, part) is split for part, split in parts.items())
+        return self if there else Dataset(self.name, self.classes, **parts)
 
 
 _PARTS = ("train", "validation", "test")
