@@ -158,7 +158,7 @@ def test_a_class_sees_its_predictions_without_names(tmp_path, capsys):
     shown = Text((tmp_path / "x.html").read_text(encoding="utf-8"))
     assert "script" not in shown.tags
     section = shown.text.partition("Predictions")[2].partition("Students")[0]
-    assert "79 % to 89 % ✓ 84 % · 1" in section and "89 % to 99 % · 1" in section
+    assert "79 % to 89 % ✓ measured 84 % · 1" in section and "89 % to 99 % · 1" in section
     assert "only the MCE ✓ · 0" in section and "both · 4" in section
     assert "6 predictions: 43 % sure on average, right in 17 %" in section
     assert not any(name in section for name in ("ada", "bob", "cleo", "hostile"))

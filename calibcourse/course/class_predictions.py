@@ -52,7 +52,9 @@ def _row(prediction: Prediction, guesses: Sequence[dict[str, Guess]]) -> tuple |
     return (
         f"{prediction.key.partition('/')[0]} · {prediction.label}",
         len(counts),
-        heat(f"{n_right} of {len(counts)}", n_right / len(counts)),
+        heat(
+            f"{n_right}\N{NO-BREAK SPACE}of\N{NO-BREAK SPACE}{len(counts)}", n_right / len(counts)
+        ),
         Html(" ".join(expected)),
         Html(" ".join(heat(f"{text} · {n}", n / len(counts)) for text, n in _sure(counts) if n)),
     )
@@ -86,7 +88,7 @@ def _ranges(prediction: Prediction, counts: list[Guess]) -> list[tuple[str, int]
     texts = (
         f"below {ends[0]}",
         f"{ends[0]} to {ends[1]}",
-        f"{ends[1]} to {ends[2]} ✓ {prediction.show(truth)}",
+        f"{ends[1]} to {ends[2]} ✓ measured {prediction.show(truth)}",
         f"{ends[2]} to {ends[3]}",
         f"above {ends[3]}",
     )

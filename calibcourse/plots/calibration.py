@@ -153,9 +153,8 @@ def reliability_of_predictions(
               fontsize=7.5, frameon=False)  # fmt: skip
     ece = float(ece_of_confidence(confidence, correct, n_bins))
     ax.set(xlabel="how sure you were", ylabel="how often you were right")
-    ax.set_title(
-        f"{len(correct)} predictions: ECE {ece:.2f}, by chance to {floor.high:.2f}", pad=18
-    )
+    title = f"{len(correct)} predictions: ECE {ece:.2f}, by chance up to {floor.high:.2f}"
+    ax.set_title(title, pad=18)
     return ax
 
 

@@ -76,6 +76,7 @@ ONE_AXES = {
     "margin_scatter": (MARGINS, MARGINS - 1),
     "pairing_matrix": (np.array([[1.0, -0.5], [0.2, 1.0]]), ["SGD", "Muon"]),
     "reliability_diagram": (CURVE,),
+    "reliability_of_predictions": (torch.linspace(0.3, 1, 30), torch.arange(30) % 3 > 0),
     "sam_step": ((10.0, 1.0), (1.0, 1.0), 0.5),
     "sandwich": (RUN, "validation"),
     "shares": ({"SGD": 0.25, "Muon": 0.5}, "share"),
