@@ -83,9 +83,8 @@ def test_a_result_on_a_full_disk_is_shown_with_a_note(disk, monkeypatch, capsys)
     path = folder / "progress.json"
     monkeypatch.setenv("CALIBCOURSE_PROGRESS", str(path))
     old = {f"42/retired{i}": store.Record("correct", 3) for i in range(100)}
-    write_json(
-        path, {"version": store.VERSION, "exercises": {key: vars(r) for key, r in old.items()}}
-    )
+    records = {key: vars(record) for key, record in old.items()}
+    write_json(path, {"version": store.VERSION, "exercises": records, "predictions": {}})
     with nearly_full(8):
         EXERCISE.check(EXERCISE.reference)
         assert store.load() == old and not litter(folder)

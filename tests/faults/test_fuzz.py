@@ -31,9 +31,11 @@ from calibcourse import training
 from calibcourse.audit import read_logits
 from calibcourse.checkpoint import random_state_restored
 from calibcourse.course.bootstrap import ADDRESS_FILE, parse_address, read_address
+from calibcourse.course.class_predictions import predictions_section
 from calibcourse.course.progress import progress_rows, progress_table
 from calibcourse.data._verified import read_idx
-from calibcourse.exercises import all_exercises, store
+from calibcourse.exercises import all_exercises, all_predictions, store
+from calibcourse.exercises._guess import Guess
 from calibcourse.history import History
 from calibcourse.reproduce import TrajectoryConfig
 
@@ -77,6 +79,11 @@ def json_bytes(value: Any) -> bytes:
 PROGRESS = {
     "version": store.VERSION,
     "exercises": {"01/ece": vars(RECORD), "42/retired": vars(replace(RECORD, first_correct=None))},
+    "predictions": {
+        "01/predicted_accuracy": vars(Guess(95.0, 0.8).with_truth(82.7, "2026-01-02T03:04:05Z"))
+        | {"answered": "2026-01-02T03:04:05Z"},
+        "42/retired": vars(Guess().with_truth("by more", "2026-01-02T03:04:05Z")),
+    },
 }
 SINCE_VERSION_2 = ("mistakes", "answers", "attempts_until_correct")
 OLD_PROGRESS = {
@@ -150,7 +157,12 @@ def use_history(history: History) -> None:
     json.dumps(history.to_dict(), allow_nan=False)  # it can be saved again
 
 
-def use_progress(records: dict[str, store.Record]) -> None:
+def use_progress(progress: tuple[dict[str, store.Record], dict[str, Guess]]) -> None:
+    records, guesses = progress
+    for guess in guesses.values():
+        assert 0 <= (guess.sure or 0) <= 1
+        json.dumps(vars(guess.with_answer(1.0, 0.5, "x").with_truth(2.0, "x")), allow_nan=False)
+    "".join(predictions_section(all_predictions(), [guesses])).encode()
     progress_table(progress_rows(all_exercises(), records)).encode()
     for record in records.values():
         again = record.attempted("incorrect", "2026-01-02T03:04:05Z")
@@ -180,7 +192,7 @@ def saved_by(*saves: Callable[[Path], Any]) -> Callable[[Path], list[bytes]]:
 TARGETS = {
     target.name: target
     for target in (
-        Target("progress", json_seeds(PROGRESS, OLD_PROGRESS), store.load, use_progress,
+        Target("progress", json_seeds(PROGRESS, OLD_PROGRESS), store.read_progress, use_progress,
                (store.UnreadableProgress,)),
         Target("history", saved_by(HISTORY.save), History.load, use_history),
         Target("address", json_seeds(ADDRESS), lambda path: read_address(path.parents[2]),
