@@ -6,7 +6,6 @@ Each finding is a pure function of what was measured; `examine` measures, `docto
 import os
 import platform
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,6 +18,7 @@ from packaging.version import Version
 from .._checks import check_choice
 from ..data import DATASETS, find_dataset, load_dataset
 from ..data._torchvision import import_torchvision
+from ..exercises._place import host
 from ..exercises.store import progress_path
 
 OK, WARN, PROBLEM = "ok", "warn", "problem"
@@ -344,11 +344,7 @@ def _declared_packages() -> tuple[list[str], dict[str, str], bool]:
             installed[requirement.name] = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
             continue
-    return [str(requirement) for requirement in required], installed, _on_colab()
-
-
-def _on_colab() -> bool:
-    return "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ
+    return [str(requirement) for requirement in required], installed, host() == "Colab"
 
 
 def _embedded_error() -> str:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from ._carry import export_progress, import_progress
 from .framework import ClaimFailed, Exercise, claim
 from .predictions import Prediction, calibration_in_words, counted
 from .store import UnreadableProgress, load_predictions
@@ -19,6 +20,8 @@ __all__ = [
     "all_predictions",
     "calibration_in_words",
     "claim",
+    "export_progress",
+    "import_progress",
     "my_predictions",
 ]
 Declared = TypeVar("Declared")

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, fields, replace
 
 MAX_TEXT = 200  # characters of an option
+_NEVER = "~"  # after every time
 
 Value = float | str  # a number, or one of a choice's options
 
@@ -48,6 +49,19 @@ class Guess:
     def with_truth(self, truth: Value, now: str) -> "Guess":
         """After the result was shown; what was measured first stays."""
         return self if self.shown else replace(self, truth=truth, shown=now)
+
+    def joined(self, other: "Guess") -> "Guess":
+        """What both know of one prediction: the first answer, and the result that was seen first.
+
+        The same in either order, and joining again changes nothing.
+
+        Args:
+            other: of the same prediction, from another file.
+        """
+        first = min((self, other), key=lambda one: (one.answered or _NEVER, repr(one)))
+        seen = min((self, other), key=lambda one: (one.shown or _NEVER, repr(one)))
+        late = first.late or bool(first.answered and seen.shown and seen.shown < first.answered)
+        return replace(first, late=late, truth=seen.truth, shown=seen.shown)
 
 
 FIELDS = {field.name for field in fields(Guess)}

@@ -8,6 +8,7 @@ device keeps no progress at all.
 
 import ast
 import hashlib
+import json
 import os
 import re
 import textwrap
@@ -23,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from .._files import read_json, write_json
 from ._guess import FIELDS, Guess, Value, possible
+from ._place import word
 
 # 1 had no mistakes, answers and attempts_until_correct, 2 no predictions; both are still read.
 VERSION = 3
@@ -30,6 +32,7 @@ OUTCOMES = ("not attempted", "your code raised", "incorrect", "correct")  # from
 _MAX_BYTES = 1_000_000
 _MAX_ANSWERS = 500  # digests kept of one exercise, the latest
 _MAX_MISTAKES, _MAX_NAME = 100, 120  # names of one exercise, characters of one
+_MAX_NUMBER = 10**9 - 1
 _LOCK_SECONDS = 5.0
 _SINCE_2 = {"mistakes", "answers", "attempts_until_correct"}
 _DIGEST = re.compile("[0-9a-f]{16}")
@@ -100,6 +103,43 @@ class Record:
             answers=(*self.answers, answer)[-_MAX_ANSWERS:] if new and answer else self.answers,
             attempts_until_correct=attempts if first else self.attempts_until_correct,
         )
+
+    def joined(self, other: "Record") -> "Record":
+        """What both know of one exercise: the better outcome, every answer, the earliest times.
+
+        The same in either order, and joining again changes nothing.
+
+        Args:
+            other: of the same exercise, from another file.
+        """
+        first, second = sorted((self, other), key=_age)
+        answers = tuple(dict.fromkeys((*first.answers, *second.answers)))
+        without_source = max(one.attempts - len(one.answers) for one in (self, other))
+        solved = min((self, other), key=_solved)
+        names = sorted({*self.mistakes, *other.mistakes})[:_MAX_MISTAKES]
+        return Record(
+            outcome=max(self.outcome, other.outcome, key=OUTCOMES.index),
+            attempts=min(max(without_source, 0) + len(answers), _MAX_NUMBER),
+            first_attempt=first.first_attempt,
+            last_attempt=max(self.last_attempt or "", other.last_attempt or "") or None,
+            first_correct=solved.first_correct,
+            hints_seen=max(self.hints_seen, other.hints_seen),
+            solution_seen=self.solution_seen or other.solution_seen,
+            mistakes={n: max(self.mistakes.get(n, 0), other.mistakes.get(n, 0)) for n in names},
+            answers=answers[-_MAX_ANSWERS:],
+            attempts_until_correct=solved.attempts_until_correct,
+        )
+
+
+_NEVER = "~"  # after every time
+
+
+def _age(record: Record) -> tuple:
+    return record.first_attempt or _NEVER, record.answers
+
+
+def _solved(record: Record) -> tuple:
+    return record.first_correct or _NEVER, record.attempts_until_correct or _MAX_NUMBER
 
 
 def _counted(mistakes: dict[str, int], name: str) -> dict[str, int]:
@@ -231,23 +271,51 @@ def record_solution(key: str) -> str | None:
     return _update(key, lambda record: replace(record, solution_seen=True))
 
 
+def absorb(
+    records: dict[str, Record], guesses: dict[str, Guess], into: Path | None = None
+) -> str | None:
+    """Join what another file has with what is here.
+
+    Args:
+        records, guesses: of the other file, by key (`read_progress`).
+        into: the file that is written; None means `progress_path()`.
+
+    Returns:
+        None, or one line on why it was not saved.
+    """
+
+    def changed(own: dict[str, Record], own_guesses: dict[str, Guess]) -> None:
+        for key, record in records.items():
+            own[key] = own[key].joined(record) if key in own else record
+        for key, guess in guesses.items():
+            own_guesses[key] = own_guesses[key].joined(guess) if key in own_guesses else guess
+
+    return _rewrite(changed, into)
+
+
 def _update(key: str, change: Callable[[Record], Record]) -> str | None:
     def changed(records: dict[str, Record], _: dict[str, Guess]) -> None:
         records[key] = change(records.get(key, Record()))
 
-    return _rewrite(changed)
+    return _rewrite(changed) or _word()
 
 
 def _update_guess(key: str, change: Callable[[Guess], Guess]) -> str | None:
     def changed(_: dict[str, Record], guesses: dict[str, Guess]) -> None:
         guesses[key] = change(guesses.get(key, Guess()))
 
-    return _rewrite(changed)
+    return _rewrite(changed) or _word()
 
 
-def _rewrite(change: Callable[[dict[str, Record], dict[str, Guess]], None]) -> str | None:
+def _word() -> str | None:
+    return word(progress_path(), course_folder() is not None)
+
+
+def _rewrite(
+    change: Callable[[dict[str, Record], dict[str, Guess]], None], into: Path | None = None
+) -> str | None:
     try:
-        path = progress_path()
+        path = into or progress_path()
         if path == Path(os.devnull):
             return None
         # The lock and a damaged file set aside lie beside the target of a link, as what is written.
@@ -264,6 +332,8 @@ def _rewrite(change: Callable[[dict[str, Record], dict[str, Guess]], None]) -> s
                 "exercises": {name: asdict(record) for name, record in sorted(records.items())},
                 "predictions": {name: asdict(guess) for name, guess in sorted(guesses.items())},
             }
+            if len(json.dumps(document, indent=1)) >= _MAX_BYTES:  # it could not be read again
+                return "Progress not saved: its file would become too large."
             write_json(path, document)
         return note
     except NewerProgress:
@@ -347,7 +417,7 @@ def _valid_mistakes(mistakes: object) -> bool:
 
 
 def _natural(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_NUMBER
 
 
 def _time(value: object) -> bool:
