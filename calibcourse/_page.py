@@ -20,6 +20,9 @@ th { font-weight: 600 } td.number { text-align: right; font-variant-numeric: tab
 .heat { background: rgba(var(--heat), var(--share)); border-radius: .3rem; padding: .1rem .4rem;
   margin: .1rem; display: inline-block }
 img { max-width: 100%; background: #fff }
+@media (prefers-color-scheme: dark) {
+  img.calibcourse-drawing { filter: invert(0.93) hue-rotate(180deg) }
+}
 .slide { break-before: page; margin-top: 3rem; border-top: 1px solid var(--line) }
 .muted { opacity: .75 } code { font-family: ui-monospace, monospace }
 """

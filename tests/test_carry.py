@@ -58,6 +58,7 @@ def test_what_is_taken_along_comes_back(path, shown):
     kept = store.read_progress()
     export_progress()
     assert store.read_progress(Path("my_progress.json")) == kept
+    assert {file.name for file in Path().iterdir()} == {"kept", "my_progress.json"}
     (link,) = re.findall(r'href="data:application/json;base64,([^"]+)"', shown[-1].data)
     assert json.loads(base64.b64decode(link)) == json.loads(Path("my_progress.json").read_text())
 

@@ -50,6 +50,11 @@ def audit_page(name: str, found: Audit, picture: bytes) -> str:
             tag("p", size),
             tag("ul", *said),
             table(("quantity", "value"), rows(found).items()),
-            tag("img", src=f"data:image/png;base64,{encoded}", alt=_ALT),
+            tag(
+                "img",
+                src=f"data:image/png;base64,{encoded}",
+                alt=_ALT,
+                class_="calibcourse-drawing",
+            ),
         ],
     )

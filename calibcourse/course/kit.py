@@ -37,10 +37,12 @@ class Slide:
     Attributes:
         png: in base 64.
         text: its alternative text.
+        drawing: a dark page may turn it over: it holds no photographs.
     """
 
     png: str
     text: str
+    drawing: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,8 +156,9 @@ def _with_code(section: Section, cell: NotebookNode, exercises: dict[str, Exerci
     slides, claims = [], []
     for output in cell.outputs:
         if "image/png" in output.get("data", {}):
-            text = output.metadata.get("image/png", {}).get("alt", "")
-            slides.append(Slide("".join(output.data["image/png"].split()), text))
+            known = output.metadata.get("image/png", {})
+            png = "".join(output.data["image/png"].split())
+            slides.append(Slide(png, known.get("alt", ""), known.get("drawing") is True))
         printed = output.get("text", "").splitlines()
         claims += [line.removeprefix(_CLAIM) for line in printed if line.startswith(_CLAIM)]
     predictions = section.predictions
@@ -280,7 +283,9 @@ def _exercise(exercise: Exercise) -> Html:
 
 
 def _slide(section: Section, slide: Slide) -> Html:
-    picture = tag("img", src=f"data:image/png;base64,{slide.png}", alt=slide.text)
+    look = "drawing" if slide.drawing else "photographs"
+    source = f"data:image/png;base64,{slide.png}"
+    picture = tag("img", src=source, alt=slide.text, class_=f"calibcourse-{look}")
     return tag("section", tag("h2", _inline(section.title)), picture, tag("p", slide.text),
                class_="slide")  # fmt: skip
 

@@ -31,6 +31,7 @@ def export_progress(to: str | Path = FILE) -> None:
     if not (records or guesses):
         return _refuse("nothing to export", "no answer was checked yet")
     note = store.absorb(records, guesses, to)
+    Path(f"{to}.lock").unlink(missing_ok=True)  # no clutter beside the learner's notebooks
     if note:
         return _refuse("not exported", note)
     rows = (*_counts(records, guesses), ("Saved as", str(to)))

@@ -1,11 +1,13 @@
 """Every lesson in a real JupyterLab: run, explored by keyboard, answered wrongly and rightly."""
 
+import io
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
 from pictures import pictures
+from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from .conftest import ARTEFACTS, ROOT, SECOND, Lab
@@ -146,6 +148,7 @@ def _answer(page: Page, lesson: str) -> None:
         solution, f"_right = {name}\n{name} = lambda *a, **k: 0 * _right(*a, **k)"
     )
     cell = page.locator(".jp-CodeCell").filter(has_text=f"def {name}(").first
+    expect(cell).to_have_class(re.compile("calibcourse-exercise"))
     for source, word in ((wrong, "incorrect"), (solution, "correct")):
         cell.scroll_into_view_if_needed()
         cell.locator(".cm-content").click()
@@ -157,6 +160,8 @@ def _answer(page: Page, lesson: str) -> None:
         cell.locator(".jp-Cell-outputWrapper").screenshot(
             path=ARTEFACTS / f"{lesson[:2]}-answer-{word}.png"
         )
+    progress = cell.locator("dt").filter(has_text="Progress").locator("+ dd")
+    expect(progress).to_have_text(re.compile(r"^1 of \d+ here, \d+ of \d+ in all\. Next: "))
 
 
 def _first_exercise(lesson: str) -> tuple[str, str] | None:
@@ -186,6 +191,23 @@ def test_the_dark_theme_is_readable(lab: Lab, page: Page):
     shown = card.evaluate("e => getComputedStyle(e).color")
     ground = page.locator(".jp-Notebook").first.evaluate("e => getComputedStyle(e).backgroundColor")
     assert _contrast(shown, ground) >= 4.5
+    # A drawing's ground is nearly the page's; photographs keep theirs.
+    for kind, least, most in (("drawing", 1, 1.1), ("photographs", 10, 21)):
+        picture = page.locator(f"img.calibcourse-{kind}").first
+        picture.scroll_into_view_if_needed()
+        corner = Image.open(io.BytesIO(picture.screenshot())).convert("RGB").getpixel((12, 12))
+        assert least <= _contrast(f"rgb{corner}", ground) <= most, kind
+
+
+def test_code_that_only_draws_is_folded_and_opens(lab: Lab, page: Page):
+    _open(page, lab, LESSONS[0])
+    cells = page.locator(".jp-CodeCell").filter(has=page.locator(".jp-RenderedImage"))
+    folded = cells.filter(has=page.locator(".jp-InputPlaceholder")).first
+    expect(folded.locator(".jp-RenderedImage img")).to_be_visible()
+    expect(folded.locator(".cm-content")).to_be_hidden()
+    folded.screenshot(path=ARTEFACTS / "folded.png")
+    folded.locator(".jp-InputPlaceholder .jp-MoreHorizIcon").click()
+    expect(folded.locator(".cm-content")).to_contain_text("plots.show")
 
 
 def _contrast(first: str, second: str) -> float:

@@ -255,7 +255,7 @@ def test_hues_stay_on_a_dark_page():
 def test_every_dark_page_turns_drawings_over_alike():
     course = Path(plots.__file__).parents[1] / "course"
     pages = ("jupyter/labextension/static/style.css", "jupyter/nbconvert/index.html.j2",
-             "site/static/site.css")  # fmt: skip
+             "site/static/site.css", "../_page.py")  # fmt: skip
     for page in pages:
         found = re.findall(r"filter: (invert.*?)[;\s]*\n?\s*}", (course / page).read_text("utf-8"))
         assert set(found) == {f"invert({_KEPT}) hue-rotate(180deg)"}, page
