@@ -139,9 +139,10 @@ def _effect_on_gradient(before: Tensor | None, after: Tensor | None) -> str | No
 
 
 def _same(before: Tensor, after: Tensor) -> bool:
-    """Whether two tensors hold the same; NaN is itself."""
+    """Whether two tensors hold the same, wherever they lie by now; NaN is itself."""
     if before.shape != after.shape or before.dtype != after.dtype:
         return False
+    after = after.to(before.device)
     both = before.isnan() & after.isnan()
     return torch.equal(before.masked_fill(both, 0), after.masked_fill(both, 0))
 

@@ -22,6 +22,10 @@ _PRINTED = (
     "Your function prints its result and returns nothing. `print` shows a value to you and drops "
     "it; `return` hands it to whoever called."
 )
+_TWO_DEVICES = (
+    "Tensors of two devices meet. The check gives tensors of the CPU, the lesson may give others: "
+    "make new ones where the arguments lie, as in `torch.zeros(3, device=x.device)`."
+)
 _NEVER_ENDS = (
     "Is there a loop that never ends, since what it waits for never comes? Or a loop over far "
     "more steps than the precision asked for needs?"
@@ -139,6 +143,7 @@ def _run(exercise: Any, position: int, case: Any, answer: Answer) -> Feedback | 
         return _blank(exercise, rows, answer)
     except Raised as raised:
         rows += [("Error", raised.error)] + [("Where", raised.where)] * bool(raised.where)
+        rows += [("Likely cause", _TWO_DEVICES)] * ("on the same device" in raised.error)
         return _feedback(exercise, Outcome.RAISED, rows + _printed(answer) + _next(exercise))
     except Slow as slow:
         rows.append(("Stopped", f"After {slow.seconds:.0f} seconds it had not come back."))

@@ -13,7 +13,7 @@ from .predictions import Prediction
 
 
 def my_bins(confidence, correct, n_bins):
-    inner_edges = torch.linspace(0, 1, n_bins + 1)[1:-1]
+    inner_edges = torch.linspace(0, 1, n_bins + 1, device=confidence.device)[1:-1]
     index = torch.bucketize(confidence, inner_edges)  # edge[i] < confidence <= edge[i + 1]
     count = torch.bincount(index, minlength=n_bins)
     images = count.clamp(min=1)  # an empty bin has sum 0: divide it by 1, not by 0
@@ -231,7 +231,8 @@ bins = Exercise(
 def my_ece(logits, target, n_bins=15):
     confidence, prediction = logits.softmax(dim=1).max(dim=1)
     correct = (prediction == target).float()
-    index = torch.bucketize(confidence, torch.linspace(0, 1, n_bins + 1)[1:-1])
+    inner_edges = torch.linspace(0, 1, n_bins + 1, device=confidence.device)[1:-1]
+    index = torch.bucketize(confidence, inner_edges)
     # n_b |confidence_b - accuracy_b| is the absolute value of a sum over the bin: no division.
     gap = torch.bincount(index, confidence - correct, n_bins)
     return gap.abs().sum() / len(target)

@@ -36,13 +36,14 @@ class _Network(nn.Module):
         return self
 
     def gradient_of(self, term: Any) -> Tensor:
-        """Gradient (d,) in all parameters; zeros where the term does not depend on them."""
+        """Gradient (d,) in all parameters, on the CPU; zeros where the term depends on none."""
         weights = list(self.parameters())
         if not (isinstance(term, Tensor) and term.requires_grad):
             return torch.zeros(sum(weight.numel() for weight in weights))
         found = torch.autograd.grad(term.sum(), weights, allow_unused=True)
         pairs = zip(found, weights, strict=True)
-        return torch.cat([(torch.zeros_like(w) if g is None else g).flatten() for g, w in pairs])
+        flat = [(torch.zeros_like(w) if g is None else g).flatten() for g, w in pairs]
+        return torch.cat(flat).cpu()  # an answer may have moved the network to its own device
 
 
 def _layer(*sizes: int, bias: bool = True) -> nn.Linear:

@@ -160,6 +160,7 @@ def logit_bounds(logits: Tensor, target: int, axes: Sequence[Axes]) -> None:
         axes: two: for the probabilities, and for the lemmas.
     """
     bars, chart = axes
+    logits = logits.detach().cpu()
     row, label = logits[None], torch.tensor([target])
     colors = [TEST if k == target else IDEAL for k in range(len(logits))]
     p = logits.double().softmax(0).numpy()

@@ -31,6 +31,7 @@ from .style import (
     STYLE,
     TEST,
     WRONG,
+    array,
     figure,
     on_axes,
 )
@@ -87,12 +88,12 @@ def reliability_diagram(
     Returns:
         The axes. Bins with fewer than ten samples are drawn pale: their accuracy says little.
     """
-    edges = curve.edges.cpu().numpy()
-    count = curve.count.cpu().numpy()
+    edges = array(curve.edges)
+    count = array(curve.count)
     filled = count > 0
     left, width, count = edges[:-1][filled], np.diff(edges)[filled], count[filled]
-    accuracy = curve.accuracy.cpu().numpy()[filled]
-    confidence = curve.confidence.cpu().numpy()[filled]
+    accuracy = array(curve.accuracy)[filled]
+    confidence = array(curve.confidence)[filled]
 
     bars = ax.bar(left, accuracy, width, align="edge", color=color, edgecolor="white")
     for bar, n in zip(bars, count, strict=True):
@@ -104,7 +105,7 @@ def reliability_diagram(
     ax.plot([0, 1], [0, 1], "--", color=IDEAL, lw=1)
     meanings = {"accuracy": color, "its 95 % interval": "black", "gap to confidence": BOUND}
     if floor is not None:
-        low, high = floor.accuracy_low.numpy()[filled], floor.accuracy_high.numpy()[filled]
+        low, high = array(floor.accuracy_low)[filled], array(floor.accuracy_high)[filled]
         ax.bar(left, high - low, width, low, align="edge", color=NOISE, alpha=0.6, zorder=2.5)
         meanings[NOISE_LABEL] = NOISE
     if counts:
@@ -235,7 +236,7 @@ def confidence_histogram(
     Returns:
         The axes; the number of samples is on a logarithmic scale.
     """
-    confidence, correct = confidence.cpu().numpy(), correct.cpu().numpy().astype(bool)
+    confidence, correct = array(confidence), array(correct).astype(bool)
     bins = np.linspace(0, 1, n_bins + 1)
     ax.hist(confidence[correct], bins, color=RIGHT, label="right")
     ax.hist(confidence[~correct], bins, color=WRONG, histtype="step", lw=2, label="wrong")
@@ -263,7 +264,7 @@ def three_instruments(
     reliability_diagram(curve, ax=left, counts=False, legend=False)
     left.set_title(f"Test images, step {steps[-1]:,}")
     # One scale for all moments, so that the histogram moves and not the axis.
-    middle.hist(margins.clamp(-9.9, 14.9).cpu(), np.linspace(-10, 15, 51), color=MARGIN)
+    middle.hist(array(margins.clamp(-9.9, 14.9)), np.linspace(-10, 15, 51), color=MARGIN)
     middle.axvline(0, color=IDEAL, ls="--", lw=1)
     middle.set(xlim=(-10, 15), xlabel="margin of training images (logits)", ylabel="images")
     middle.set_title("Training images: wrong | right")
@@ -299,7 +300,7 @@ def snapshots(
     ):
         reliability_diagram(curve, ax=column[0], counts=False, legend=False)
         column[0].set_title(f"step {step:,}\nsharpness {sharpness:.1f}")
-        column[1].hist(margins.clamp(-9.9, 14.9).cpu(), np.linspace(-10, 15, 51), color=MARGIN)
+        column[1].hist(array(margins.clamp(-9.9, 14.9)), np.linspace(-10, 15, 51), color=MARGIN)
         column[1].axvline(0, color=IDEAL, ls="--", lw=1)
         column[1].set(xlabel="margin (logits)", ylabel="training images")
     for ax in axes[:, 1:].flat:
@@ -330,9 +331,9 @@ def estimates_by_size(
         low, high = np.transpose([(floor.low, floor.high) for floor in floors])
         ax.fill_between(sizes, low, high, color=NOISE, alpha=0.35, lw=0, zorder=0.5)
     for place, (n_bins, estimates) in enumerate(sorted(values.items())):
-        x = np.asarray(sizes) * 1.05**place
+        x, estimates = np.asarray(sizes) * 1.05**place, array(estimates)
         ax.plot(x, estimates.mean(1), MARKERS[place] + "-", color=TEST, lw=1, ms=5)
-        ax.vlines(x, estimates.amin(1), estimates.amax(1), color=TEST, lw=1)
+        ax.vlines(x, estimates.min(1), estimates.max(1), color=TEST, lw=1)
         ax.annotate(f"  {n_bins} bins", (x[-1], estimates[-1].mean()), va="center",
                     fontsize=9, annotation_clip=False)  # fmt: skip
     ax.set(xscale="log", yscale="log", xlabel="images", ylabel="ECE")

@@ -14,7 +14,7 @@ from ..metrics import (
     expected_calibration_error,
     noise_floor,
 )
-from .style import BOUND, IDEAL, on_axes, panels
+from .style import BOUND, IDEAL, array, on_axes, panels
 
 _N_DRAWS = 200  # for the verdict in a title; its band's ends move by a twentieth of its width
 
@@ -33,8 +33,8 @@ def class_gaps(found: ClassOverConfidence, classes: Sequence[str], ax: Axes | No
         how many there are and how many chance explains.
     """
     rows = np.arange(len(classes))
-    low, middle, high = (x.numpy() for x in (found.low, found.over_confidence, found.high))
-    off = np.isin(rows, found.outside.numpy())
+    low, middle, high = map(array, (found.low, found.over_confidence, found.high))
+    off = np.isin(rows, array(found.outside))
     for chosen, color in ((off, BOUND), (~off, IDEAL)):
         ax.hlines(rows[chosen], low[chosen], high[chosen], color=color, lw=2.5, alpha=0.8)
         ax.plot(middle[chosen], rows[chosen], "o", ms=5, color=color)

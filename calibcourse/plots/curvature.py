@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from .style import BOUND, CURVATURE, IDEAL, WRONG, on_axes, readable
+from .style import BOUND, CURVATURE, IDEAL, WRONG, array, on_axes, readable
 
 
 @on_axes()
@@ -22,7 +22,7 @@ def spectrum(spectra: Mapping[str, Tensor], ax: Axes | None = None) -> Axes:
         The axes; the vertical one shows both signs.
     """
     for index, (label, values) in enumerate(spectra.items()):
-        values = values.flip(0).cpu().numpy()
+        values = array(values.flip(0))
         style = {"color": WRONG, "lw": 1.2, "ls": "--"} if index else {"color": CURVATURE, "lw": 3}
         ax.plot(np.arange(1, len(values) + 1), values, label=label, **style)
     ax.axhline(0, color=IDEAL, lw=0.8)
@@ -47,7 +47,7 @@ def float32_error(
         The axes; the grey line is the unit roundoff of float32.
     """
     for (label, values), color in zip(errors.items(), (WRONG, CURVATURE), strict=True):
-        ax.plot(margins, values, "o-", ms=4, color=color, label=label)
+        ax.plot(array(margins), array(values), "o-", ms=4, color=color, label=label)
     ax.axhline(2**-24, color=IDEAL, ls="--", lw=1, label="rounding of one number")
     ax.set(yscale="log", xlabel="margin (logits)", ylabel="relative error in float32")
     ax.legend(frameon=False)
@@ -94,6 +94,6 @@ def against_margin(margin: Tensor, values: Tensor, name: str, ax: Axes | None = 
     Returns:
         The axes.
     """
-    ax.scatter(margin.cpu(), values.cpu(), s=6, lw=0, alpha=0.6, color=CURVATURE)
+    ax.scatter(array(margin), array(values), s=6, lw=0, alpha=0.6, color=CURVATURE)
     ax.set(yscale="log", xlabel="true margin m (logits)", ylabel=name)
     return ax

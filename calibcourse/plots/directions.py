@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
-from .style import BOUND, CURVATURE, IDEAL, TRAIN, WRONG, on_axes, readable
+from .style import BOUND, CURVATURE, IDEAL, TRAIN, WRONG, array, on_axes, readable
 
 
 @on_axes(width=4.6, height=3.6)
@@ -67,6 +67,7 @@ def amplification(
     Returns:
         The axes.
     """
+    eigenvalues, factors, predicted = map(array, (eigenvalues, factors, predicted))
     ax.plot(eigenvalues, predicted, "-", color=BOUND, lw=1.8, label="$1 + \\rho\\lambda/\\|g\\|$")
     ax.plot(eigenvalues, factors, "o", color=CURVATURE, label="measured")
     ax.axhline(1, color=IDEAL, ls="--", lw=1)
@@ -90,8 +91,8 @@ def components(
         The axes.
     """
     rank = np.arange(1, len(before) + 1)
-    ax.bar(rank, before.abs().cpu().numpy(), 0.8, color=IDEAL, alpha=0.45, label=names[0])
-    ax.plot(rank, after.abs().cpu().numpy(), "o", color=CURVATURE, ms=7, label=names[1])
+    ax.bar(rank, array(before.abs()), 0.8, color=IDEAL, alpha=0.45, label=names[0])
+    ax.plot(rank, array(after.abs()), "o", color=CURVATURE, ms=7, label=names[1])
     ax.set(xlabel="eigenvector, the steepest first", ylabel="|component|", xticks=rank)
     ax.legend(frameon=False)
     return ax

@@ -16,7 +16,7 @@ from ..bounds import (
 )
 from ..data import Split
 from ..margins import true_margin
-from .style import BOUND, IDEAL, MARGIN, STYLE, TEST, WRONG, draw_image, on_axes
+from .style import BOUND, IDEAL, MARGIN, STYLE, TEST, WRONG, array, draw_image, on_axes
 
 
 @on_axes()
@@ -36,7 +36,7 @@ def margin_histogram(
     Returns:
         The axes; heights are shares of the images, so that sets of unlike size compare.
     """
-    values = {label: margin.cpu().numpy() for label, margin in margins.items()}
+    values = {label: array(margin) for label, margin in margins.items()}
     together = np.concatenate(list(values.values()))
     low, high = limits or (together.min(), together.max())
     bins = np.linspace(low, high, 41)
@@ -63,7 +63,7 @@ def margin_scatter(clean: Tensor, robust: Tensor, ax: Axes | None = None) -> Axe
     Returns:
         The axes; images that are right but not robustly so are drawn black.
     """
-    clean, robust = clean.cpu().numpy(), robust.cpu().numpy()
+    clean, robust = array(clean), array(robust)
     turned = (clean > 0) & (robust < 0)
     ax.scatter(clean[~turned], robust[~turned], s=6, color=MARGIN, alpha=0.6, lw=0)
     ax.scatter(clean[turned], robust[turned], s=6, color=WRONG, alpha=0.6, lw=0)
@@ -87,8 +87,8 @@ def tail_band(margin: Tensor, bounds: TailBounds, ax: Axes | None = None) -> Axe
         The axes: a filled band for B.3+ and dashed lines for the paper's B.3.
     """
     order = margin.argsort()
-    x = margin[order].cpu().numpy()
-    line = {name: getattr(bounds, name)[order].cpu().numpy()
+    x = array(margin[order])
+    line = {name: array(getattr(bounds, name)[order])
             for name in ("lower", "value", "upper", "paper_lower", "paper_upper")}  # fmt: skip
     ax.fill_between(x, line["lower"], line["upper"], color=BOUND, alpha=0.35, lw=0,
                     label="B.3⁺, this course")  # fmt: skip

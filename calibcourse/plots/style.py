@@ -265,9 +265,14 @@ def image_grid(
     return fig
 
 
+def array(values: Tensor | Sequence[float]) -> np.ndarray:
+    """Numbers to draw, from wherever they lie: Matplotlib reads the CPU's memory alone."""
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
 def draw_image(image: Tensor, ax: Axes) -> None:
     """One image (C, H, W) in [0, 1]; a single channel is drawn as ink on paper."""
-    pixels = image.permute(1, 2, 0).squeeze(-1).cpu().numpy()
+    pixels = array(image.permute(1, 2, 0).squeeze(-1))
     ax.imshow(pixels, cmap="gray_r", vmin=0, vmax=1).set_gid(_PHOTOGRAPH)
 
 

@@ -1,0 +1,103 @@
+"""The package on a second device, a pretend one: the same numbers, there, and no needless waits."""
+
+import functools
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from device_cases import CASES, DRAWN, ON_THE_CPU, differences, plot_case, world
+from pretend_device import pretend_device
+from torch import Tensor, nn
+
+import calibcourse as cc
+from calibcourse import plots
+from calibcourse.exercises import all_exercises, lesson_00
+from calibcourse.exercises.framework import Outcome
+
+ROOT = Path(__file__).parents[1]
+# The same arithmetic in the same order: the last bits may move where a fused kernel is left out.
+ROUNDING = 1e-6
+
+
+def on_both(case, name: str) -> list[str]:
+    """What differs between the device and the CPU; the device's world must stay as it was."""
+    with torch.random.fork_rng(devices=[]):
+        expected = case(world("cpu"))
+    with pretend_device(), torch.random.fork_rng(devices=[]):
+        there = world("cuda")
+        before = [value.clone() for value in tensors_of(there)]
+        place = "cpu" if name in ON_THE_CPU else "cuda"
+        faults = differences(expected, case(there), place, ROUNDING)
+        if not all(map(torch.equal, before, tensors_of(there))):
+            faults.append("the inputs have changed")
+    return faults
+
+
+def tensors_of(w) -> list[Tensor]:
+    values = [value for value in vars(w).values() if isinstance(value, Tensor)]
+    return [*values, *w.model.state_dict().values(), *w.cnn.state_dict().values()]
+
+
+@pytest.mark.parametrize("name", sorted(set(cc.__all__)))
+def test_a_public_function_gives_the_same_there(name):
+    assert not on_both(CASES[name], name)
+
+
+@pytest.mark.parametrize("name", sorted(DRAWN))
+def test_a_figure_shows_the_same_there(name):
+    assert not on_both(plot_case(name), name)
+
+
+def test_every_public_name_has_a_case():
+    assert set(CASES) == set(cc.__all__)
+    assert set(DRAWN) <= set(plots.__all__)
+
+
+def moved(value: object, device: str) -> object:
+    """An argument of an exercise, or what comes back, on another device; functions work there."""
+    if isinstance(value, nn.Module):
+        return value.to(device)  # in place, as a learner does it
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if type(value) in (list, tuple):
+        return type(value)(moved(part, device) for part in value)
+    if callable(value):
+        return lambda *args: moved(value(*(moved(arg, "cpu") for arg in args)), device)
+    return value
+
+
+# Its function is differentiated by torch.func, under which the pretend device cannot move tensors.
+MOVES_INSIDE = ("03/gauss_newton",)
+
+
+@pytest.mark.parametrize("exercise", all_exercises(), ids=lambda exercise: exercise.key)
+def test_an_exercise_accepts_its_reference_there(exercise):
+    if exercise.key in MOVES_INSIDE:
+        pytest.skip("a limit of the pretend device")
+
+    @functools.wraps(exercise.reference)
+    def answer(*args):
+        return exercise.reference(*(moved(arg, "cuda") for arg in args))
+
+    with pretend_device():
+        feedback = exercise.evaluate(answer)
+    assert feedback.outcome is Outcome.CORRECT, feedback
+
+
+def test_an_answer_that_mixes_devices_is_told_so():
+    with pretend_device():
+        feedback = lesson_00.over_confidence.evaluate(
+            lambda confidence, correct: (confidence - torch.ones(4, device="cuda")).mean()
+        )
+    assert feedback.outcome is Outcome.RAISED
+    assert "device=x.device" in repr(feedback)
+
+
+@pytest.mark.slow
+def test_a_lesson_runs_there(monkeypatch):
+    source = next((ROOT / "solutions").glob("00_*.py")).read_text(encoding="utf-8")
+    monkeypatch.setenv("CALIBCOURSE_PROFILE", "quick")
+    monkeypatch.setattr(plots, "show", lambda *args, **options: plt.close("all"))
+    with pretend_device():
+        exec(compile(source, "lesson 00", "exec"), {"__name__": "__main__"})  # a false claim raises
