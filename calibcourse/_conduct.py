@@ -19,6 +19,24 @@ FEW = 3  # samples to try: two to compare with, and one to leave out
 MANY, TIMES = 32, 8  # samples and repetitions where random numbers were drawn: a path may be rare
 AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
 
+# What may round float32: how to read, how to set, and the value that rounds nothing.
+SWITCHES: tuple[tuple[Callable, Callable, object], ...] = (
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
+    (
+        lambda: torch.backends.cudnn.allow_tf32,
+        lambda value: setattr(torch.backends.cudnn, "allow_tf32", value),
+        False,
+    ),
+)
+PARTS = (
+    torch.backends.cuda.matmul,
+    torch.backends.cudnn.conv,
+    torch.backends.cudnn.rnn,
+    torch.backends.mkldnn.matmul,
+    torch.backends.mkldnn.conv,
+    torch.backends.mkldnn.rnn,
+)
+
 Model = Callable[[Tensor], Tensor]
 
 
@@ -36,12 +54,14 @@ class OnCopies(nn.Module):
 
 @contextmanager
 def undisturbed(*, autocast: bool = False) -> Iterator[None]:
-    """Without inference mode, and without autocast, which rounds products to bfloat16.
+    """Without inference mode, and without what rounds products to bfloat16 or TF32.
 
     Args:
-        autocast: whether it may stay on: what trains is the caller's to round.
+        autocast: whether it may stay on, and TF32 too: what trains is the caller's to round.
     """
     with ExitStack() as stack:
+        if not autocast:
+            stack.enter_context(full_precision())
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.no_grad())  # as it was
@@ -49,6 +69,39 @@ def undisturbed(*, autocast: bool = False) -> Iterator[None]:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         yield
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Products and convolutions of float32 in float32; TF32 and bfloat16 keep three digits.
+
+    Torch has two sets of switches, and raises where one is read after the other was used. So the
+    older ones, which most callers use, are set where they can be read, and the newer ones finish.
+    """
+    old = [(get, put, full, _read(get)) for get, put, full in SWITCHES]
+    new = [(part, part.fp32_precision) for part in PARTS]
+    try:
+        for _, put, full, value in old:
+            if value not in (None, full):
+                put(full)
+        for part in PARTS:
+            if part.fp32_precision not in ("ieee", "none"):
+                part.fp32_precision = "ieee"
+        yield
+    finally:
+        for get, put, _, value in old:
+            if value is not None and _read(get) != value:
+                put(value)
+        for part, value in new:
+            if part.fp32_precision != value:
+                part.fp32_precision = value
+
+
+def _read(get: Callable[[], object]) -> object:
+    try:
+        return get()
+    except RuntimeError:  # the newer switches were used
+        return None
 
 
 @contextmanager

@@ -200,10 +200,9 @@ class GaussNewton(_NetworkOperator):
     """The Gauss–Newton (GGN) matrix of the mean loss, G = mean_i J_iᵀ H_i J_i, as an operator.
 
     For cross-entropy it is also the Fisher matrix, it needs no labels, and products keep a
-    relative error near 1e-6 in float32 at any margin (on CUDA only with
-    `torch.backends.cudnn.allow_tf32 = False`: PyTorch's default rounds convolutions to 1e-3). See
-    THEORY.md sections 1 and 5; Schraudolph 2002 for the product. For "mse" (averaged over samples
-    and classes) G = (2/K) mean JᵀJ.
+    relative error near 1e-6 in float32 at any margin (TF32 is switched off while they are made).
+    See THEORY.md sections 1 and 5; Schraudolph 2002 for the product. For "mse" (averaged over
+    samples and classes) G = (2/K) mean JᵀJ.
 
     Args:
         model: maps inputs to logits (N, K); BatchNorm and dropout must be in eval mode.
