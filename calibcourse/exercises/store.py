@@ -1,9 +1,9 @@
 """The learner's progress: one small JSON file on their own disk, and nothing else.
 
 The file is `$CALIBCOURSE_PROGRESS` if that is set, else `.calibcourse/progress.json` in the course
-folder. It survives updates of the course (unknown exercises and predictions stay), several notebooks
-may write at once, and a damaged file is set aside, never trusted. Setting the variable to the null
-device keeps no progress at all.
+folder. It survives updates of the course (unknown exercises and predictions stay), several
+notebooks may write at once, and a damaged file is set aside, never trusted. Setting the variable to
+the null device keeps no progress at all.
 """
 
 import ast
