@@ -393,6 +393,7 @@ claim("yet some predicted class is still too sure by over five points, another i
 claim("and more classes stand out than chance would allow",
       len(by_class.outside) > by_class.at_most_by_chance)  # fmt: skip
 
+# %%
 fig, (left, right) = plots.figure(2, width=4.4, height=4.4)
 plots.tempered_reliability(test_logits, test_target, 1.0, ax=left)
 plots.tempered_reliability(test_logits, test_target, temperature, ax=right)

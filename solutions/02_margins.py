@@ -83,6 +83,8 @@ train_margin, test_margin = (
     torch.as_tensor(my_margin(z.cpu(), y.cpu()), dtype=z.dtype, device=device)
     for z, y in ((train_logits, train_target), (test_logits, test_target))
 )
+
+# %%
 fig, (ax,) = plots.figure(1, width=6.4)
 plots.margin_histogram({"training images": train_margin, "test images": test_margin}, ax=ax)
 ax.set_title("Nearly all training margins are positive; test margins have a tail")
@@ -91,6 +93,8 @@ plots.show(
     alt="Histograms of true margins in logits. Nearly all training images lie right of zero; test "
     "images are spread wider, with a tail of negative margins on the left.",
 )
+
+# %%
 accuracy = cc.accuracy(test_logits, test_target)
 claim("a positive margin and a right answer are the same thing",
       abs((test_margin > 0).double().mean() - accuracy) < 1e-3)  # fmt: skip
@@ -303,6 +307,7 @@ robust = cc.robust_margin(model, few.inputs, few.target, epsilon=8 / 255)
 comfortable = clean >= 5
 turned = (robust.margin[comfortable] < 0).double().mean().item()
 
+# %%
 fig, (left, right) = plots.figure(2, width=4.4)
 plots.margin_histogram({"clean": clean, "attacked, ε = 8/255": robust.margin}, ax=left)
 left.set_title("The whole distribution moves left")
@@ -314,6 +319,8 @@ plots.show(
     "zero. Right: robust against clean margin, all points below the diagonal; images with a "
     "positive clean and a negative robust margin are black, and many.",
 )
+
+# %%
 claim("about one in five of the comfortable margins turns negative: 15 % to 30 %",
       0.15 < turned < 0.3, share=turned)  # fmt: skip
 claim("no robust margin is above its clean margin", bool((robust.margin <= clean).all()))

@@ -83,6 +83,8 @@ plots.show(
     alt="Eigenvalues of the Gauss-Newton matrix and of the Hessian, sorted. The largest nearly "
     "coincide; the Hessian drops below zero at the end, the Gauss-Newton matrix does not.",
 )
+
+# %%
 top = {name: values[-1].item() for name, values in spectra.items()}
 claim("the Gauss-Newton matrix has no negative eigenvalue, beyond rounding",
       spectra["Gauss–Newton"][0] > -1e-10)  # fmt: skip
@@ -173,6 +175,8 @@ plots.show(
     alt="Relative error of the product with the logit Hessian in 32-bit floats against the margin, "
     "logarithmic. The plain formula loses all digits by margin 17; yours, shifted, keeps six.",
 )
+
+# %%
 claim("the plain formula is off by more than 10 % at every margin above 17",
       all(e > 0.1 for m, e in zip(margins, errors["plain"], strict=True) if m > 17))  # fmt: skip
 claim("at a margin of 15 by 1 % to 10 %", 0.01 < errors["plain"][6] < 0.1, error=errors["plain"][6])
@@ -366,7 +370,7 @@ again = cc.mlp(seed=0).to(device)
 bounce = cc.fit(again, data, optimizer="gd", lr=rate, steps=210, probes=probes[:2],
                 probe_steps=range(178, 211), seed=0)  # fmt: skip
 
-# %%
+# %% tags=["drawing"]
 steps, sharpness = history.column("step"), history.column("sharpness")
 near, swing = bounce.column("step")[1:], bounce.column("sharpness")[1:]
 loss = bounce.column("train_loss")[1:]
@@ -385,6 +389,8 @@ plots.show(
     "steps of it; the sharpness climbs smoothly, then swings from step to step, up and down, and "
     "touches the line. Right: in the same steps the training loss falls, jumps and falls back.",
 )
+
+# %%
 above = np.flatnonzero(sharpness > 2 / rate)
 at_the_edge = slice(above[0], above[-1] + 1)
 hessian = history.column("hessian")

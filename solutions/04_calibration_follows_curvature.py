@@ -61,7 +61,7 @@ with torch.no_grad():
     test_logits = model(data.test.inputs)
 steps, sharpness = history.column("step"), history.column("sharpness")
 
-# %%
+# %% tags=["drawing"]
 fig, (left, right) = plots.figure(2, width=4.8)
 plots.trajectory(steps, {"sharpness": sharpness}, {"sharpness": plots.CURVATURE}, ax=left,
                  ylabel="$\\lambda_{\\max}$")  # fmt: skip
@@ -75,6 +75,8 @@ plots.show(
     "up together in the first steps and fall. Then training ECE goes on to zero, while test ECE "
     "climbs again to the end of the run.",
 )
+
+# %%
 gap = history.column("train_confidence") - history.column("train_accuracy")
 claim("the sharpness more than doubles, and ends below half its peak",
       sharpness.max() > 2 * sharpness[0] and sharpness[-1] < sharpness.max() / 2)  # fmt: skip

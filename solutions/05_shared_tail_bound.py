@@ -102,6 +102,7 @@ bend = cc.logit_hessian_bounds(test_logits)
 margin = cc.true_margin(test_logits, test_target)
 correct = margin > 0
 
+# %%
 fig, (ax,) = plots.figure(1, width=6.4, height=3.6)
 plots.tail_band(margin, tail, ax=ax)
 ax.set_title("B.3 on real images: flat where wrong, falling as exp(-m) where right")
@@ -111,6 +112,8 @@ plots.show(
     "near one for negative margins and falls exponentially for positive ones. The paper's dashed "
     "upper line keeps rising far above one on the left.",
 )
+
+# %%
 claim(
     "every test image obeys B.2, B.3, B.3+, B.4 and B.4+", gaps.holds and tail.holds and bend.holds
 )
@@ -260,6 +263,7 @@ yours = [float(rung) for rung in my_rungs(grams.cpu(), hessians.cpu())]
 claim("your three rungs are the package's, to three digits",
       np.allclose(yours, [ladder.u1, ladder.u2, ladder.u3], rtol=1e-3))  # fmt: skip
 
+# %%
 fig, (left, right) = plots.figure(2, width=5.2, height=4.2)
 plots.ladder(history, "train", ax=left)
 left.set_title("Training images: bounds fall together")
@@ -272,6 +276,8 @@ plots.show(
     "all fall once the images are fitted. Right, on test images: the same up to u5, but the "
     "paper's dashed line climbs away from all others throughout.",
 )
+
+# %%
 last = {split: np.diff([history.column(f"{split}_log_u{k}")[-1] for k in range(7)]) / np.log(10)
         for split in ("train", "test")}  # fmt: skip
 claim("at the end, on test images, the step to u6 loses a factor above 10,000, all others below 1,000",
@@ -372,6 +378,8 @@ plots.show(
     "ECE, and ECE falls between the two dashed lines. Right, test images: the error rate stays, "
     "the band stays wide, and ECE rises along its lower edge.",
 )
+
+# %%
 closed = {}
 for split in ("train", "test"):
     u, err = (1 - history.column(f"{split}_{name}") for name in ("confidence", "accuracy"))

@@ -249,6 +249,7 @@ updates = {
 }
 share = {n: ((steepest @ u).square().sum() / u.square().sum()).item() for n, u in updates.items()}
 
+# %%
 fig, (left, right) = plots.figure(2, width=4.8)
 plots.components(steepest @ gradient, steepest @ my_bulk_gradient(gradient, steepest[:3]),
                  ("gradient", "in the bulk"), ax=left)  # fmt: skip
@@ -263,6 +264,8 @@ plots.show(
     "within the ten steepest directions: nearly all for gradient descent and SAM, about half for "
     "AdamW, next to nothing for Muon.",
 )
+
+# %%
 claim("over three quarters of the gradient lie in ten of 199 210 directions",
       share["gradient descent"] > 0.75)  # fmt: skip
 claim("of SAM's update still more", share["SAM"] > share["gradient descent"])

@@ -62,7 +62,7 @@ with torch.no_grad():
     train_accuracy = cc.accuracy(plain(data.train.inputs), data.train.target)
 robust = cc.robust_margin(plain, few.inputs, few.target, radius).margin
 
-# %%
+# %% tags=["drawing"]
 turned = (robust[clean >= 5] < 0).double().mean()
 fig, (left, right) = plots.figure(2, width=4.4)
 plots.margin_histogram({"clean": clean, "within 8/255": robust}, ax=left)
@@ -75,6 +75,8 @@ plots.show(
     "left, about half of them below zero. Right: robust against clean margin; many images with a "
     "positive clean margin have a negative robust one.",
 )
+
+# %%
 claim("the network gets more than 99 % of its training images right", train_accuracy > 0.99)
 claim("more than one in ten of the comfortable margins, 5 and above, turn negative",
       turned > 0.1)  # fmt: skip
@@ -118,6 +120,7 @@ plots.show(
 )
 
 
+# %%
 def reverse(left, clean=6.0):
     """KL(p(x_adv) ‖ p(x)) of two classes with these margins."""
     log_p, log_q = (torch.tensor([margin, 0.0]).log_softmax(0) for margin in (clean, left))

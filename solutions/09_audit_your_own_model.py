@@ -97,6 +97,8 @@ for name, logits in cases.items():
     print(f"{name:8} {cc.accuracy(logits, target):8.3f} {cc.mean_confidence(logits):11.3f}"
           f" {cc.expected_calibration_error(logits, target):6.4f}"
           f" {cc.negative_log_likelihood(logits, target):11.3f}")  # fmt: skip
+
+# %% tags=["drawing"]
 fig, axes = plots.figure(3, width=3.6, height=3.6)
 for ax, (name, logits) in zip(axes, cases.items(), strict=True):
     floor = cc.noise_floor(cc.confidence_and_correct(logits, target)[0])
@@ -109,6 +111,8 @@ plots.show(
     alt="Reliability diagrams of the three cases. Bars of case_b lie far below the diagonal, those of "
     f"case_a and case_c close to it. {plots.NOISE_BAND_ALT}",
 )
+
+# %%
 ece = {name: float(cc.expected_calibration_error(z, target)) for name, z in cases.items()}
 claim("the ECEs of case_a and case_c differ by less than 0.001",
       abs(ece["case_a"] - ece["case_c"]) < 0.001)  # fmt: skip

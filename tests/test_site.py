@@ -67,6 +67,8 @@ def test_a_picture_becomes_a_file_with_its_text():
         ("fig, axes = plots.figure(2)\nfor ax, n in zip(axes, 'ab'):\n    ax.set_title(n)", True),
         ("fig, (a, b) = plots.figure(2)\nplots.one(a)\nb.set(title='t')\nplots.show(fig)", True),
         ("fig, ax = plots.figure(1)\nclaim('it falls', ok)", False),
+        ("fig, (ax,) = plots.figure(1)\nex.predicted_worst.mark(ax, along='y')", True),
+        ("ex.predicted_worst.compare(0.5)", False),
         ("for x in data:\n    plots.show(x)", False),
         ("error = measure(model)\nplots.show(error)", False),
         ("import torch", False),

@@ -24,7 +24,7 @@ def _draws(statement: ast.stmt, drawing: set[str]) -> bool:
     """Whether a statement uses nothing but what `drawing` names, to which its results are added."""
     match statement:
         case ast.Expr(value=ast.Call(func=called)):
-            return _root(called) in drawing
+            return _root(called) in drawing or _marks(called)
         case ast.Assign(value=ast.Call(func=called), targets=targets):
             if _root(called) not in drawing:
                 return False
@@ -36,6 +36,11 @@ def _draws(statement: ast.stmt, drawing: set[str]) -> bool:
             drawing |= _names(target)
             return all(_draws(inner, drawing) for inner in body)
     return False
+
+
+def _marks(called: ast.expr) -> bool:
+    """Whether it is `ex.prediction.mark`, which draws the learner's number on a figure."""
+    return _root(called) == "ex" and isinstance(called, ast.Attribute) and called.attr == "mark"
 
 
 def _root(called: ast.expr) -> str | None:
