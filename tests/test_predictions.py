@@ -103,6 +103,7 @@ def test_the_answer_before_the_result_counts_and_can_be_changed_until_then(path)
 
 def test_an_answer_after_the_result_is_kept_and_does_not_count(shown):
     SHARE.compare(0.843)
+    assert "does not count" in PredictionInput(SHARE).status.value
     SHARE.keep(84, 1.0)
     assert SHARE.guess.late
     assert len(counted([SHARE], store.load_predictions())[0]) == 0
@@ -229,6 +230,14 @@ def test_after_the_result_the_input_says_what_counts(prediction, shown):
     box.sure.value = 1.0
     box.button.click()
     assert prediction.guess.sure == 0.9
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1,500", 1500), ("0,050", 0.05), ("−3", -3), ("1e5", 1e5), (" 12.5 % ", 12.5), ("1,5", 1.5)],
+)
+def test_numbers_are_read_as_people_write_them(text, value):
+    assert SHARE.read(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "many", "nan", "inf", "1e999", "5 %%"])

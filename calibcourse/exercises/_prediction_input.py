@@ -65,6 +65,8 @@ class PredictionInput(ipywidgets.VBox):
         )
         if answered:
             self._tell(self._kept())
+        elif guess.shown:
+            self._tell("The result has been shown: an answer is kept, but does not count.")
 
     def _keep(self, _button: object = None) -> None:
         prediction = self._prediction

@@ -13,6 +13,7 @@ prints as text is the same with an answer as without.
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,11 +104,9 @@ class Prediction:
 
     def takes(self, value: Any) -> bool:
         """Whether a value can be an answer: one of the options, or a finite number."""
-        return (
-            value in self.options
-            if self.options
-            else (is_value(value) and not isinstance(value, str))
-        )
+        if self.options:
+            return value in self.options
+        return is_value(value) and not isinstance(value, str)
 
     def is_right(self, answer: Value, truth: Value) -> bool:
         """Whether an answer is right; the edges of the tolerance belong to it.
@@ -138,16 +137,20 @@ class Prediction:
         return abs(math.log(abs(answer)) - math.log(abs(truth))) / math.log(self.factor)
 
     def read(self, text: str) -> float:
-        """A typed number, with or without its unit; a decimal comma is a point.
+        """A typed number, with or without its unit; a comma parts thousands, else it is a point.
 
         Raises:
             ValueError: it is no number; the message is for the learner.
 
         Example:
-            >>> Prediction("99", "share", "Share", unit="%", within=5).read("47,5 %")
-            47.5
+            >>> share = Prediction("99", "share", "Share", unit="%", within=5)
+            >>> [share.read(text) for text in ("47,5 %", "120,000", "10^5")]
+            [47.5, 120000.0, 100000.0]
         """
-        number = text.strip().removesuffix(self.unit).strip().replace(",", ".").replace("−", "-")
+        number = text.strip().removesuffix(self.unit).strip().replace("−", "-")
+        if re.fullmatch(r"-?[1-9]\d{0,2}(,\d{3})+", number):
+            number = number.replace(",", "")
+        number = number.replace(",", ".").replace("10^", "1e")
         try:
             value = float(number)
         except ValueError:
