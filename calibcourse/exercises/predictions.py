@@ -16,17 +16,19 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from IPython.display import display
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from ..metrics import ece_of_confidence, noise_floor
 from . import store
 from ._card import Card
 from ._guess import MAX_TEXT, Guess, Value, is_value
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 ENOUGH = 10  # predictions to say anything
 BINS = 5  # of some fifty predictions, ten to a bin
@@ -220,7 +222,7 @@ class Prediction:
         note = self._saved(before.with_truth(truth, "now"), store.record_truth(self.key, truth))
         display(_Comparison(self, before, truth, _once(note)))
 
-    def mark(self, ax: Axes, along: str = "x") -> None:
+    def mark(self, ax: "Axes", along: str = "x") -> None:
         """Draw the learner's number as a dashed line on a figure; nothing without an answer.
 
         Args:
@@ -377,7 +379,7 @@ def _once(note: str | None) -> str | None:
     return note
 
 
-def _draw_mark(ax: Axes, along: str, value: float, text: str) -> None:
+def _draw_mark(ax: "Axes", along: str, value: float, text: str) -> None:
     low, high = sorted(ax.get_xlim() if along == "x" else ax.get_ylim())
     inside = low <= value <= high
     shown = min(max(value, low), high)
