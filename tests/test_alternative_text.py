@@ -45,6 +45,14 @@ def test_every_figure_of_a_lesson_arrives_in_the_page():
     assert [html.unescape(t) for t in re.findall('<img alt="([^"]*)"', page)] == texts != []
 
 
+def test_an_exported_page_folds_what_a_lesson_folds():
+    shown, folded = new_code_cell("1 + 1"), new_code_cell("2 + 2")
+    folded.metadata["jupyter"] = {"source_hidden": True}
+    page = exported(new_notebook(cells=[shown, folded]))
+    (details,) = re.findall("<details>.*?</details>", page, re.DOTALL)
+    assert re.sub("<[^>]*>", "", details).count("2 + 2") == 1 and "1 + 1" not in details
+
+
 def test_jupyter_finds_them_where_the_course_is_installed():
     here = Path(sys.prefix) / "share/jupyter"
     for folder, place in (("labextension", "labextensions"), ("nbconvert", "nbconvert/templates")):

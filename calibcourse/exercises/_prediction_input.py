@@ -99,6 +99,10 @@ class PredictionInput(ipywidgets.VBox):
     def _tell(self, text: str) -> None:
         self.status.value = f'<span role="status">{escape(text)}</span>'
 
+    def _repr_mimebundle_(self, **options: object) -> dict:
+        """As ipywidgets 8 gives it, which cuts the text after 110 characters, with the whole text."""
+        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
+
     def __repr__(self) -> str:  # the cell's text output: the same in every run
         prediction = self._prediction
         unit = f", in {prediction.unit}" if prediction.unit else ""
