@@ -202,8 +202,10 @@ def test_the_dark_theme_is_readable(lab: Lab, page: Page):
 def test_code_that_only_draws_is_folded_and_opens(lab: Lab, page: Page):
     _open(page, lab, LESSONS[0])
     cells = page.locator(".jp-CodeCell").filter(has=page.locator(".jp-RenderedImage"))
-    folded = cells.filter(has=page.locator(".jp-InputPlaceholder")).first
-    expect(folded.locator(".jp-RenderedImage img")).to_be_visible()
+    figure = cells.filter(has=page.locator(".jp-InputPlaceholder")).locator("img").first
+    expect(figure).to_be_visible()
+    text = figure.get_attribute("alt")
+    folded = cells.filter(has=page.get_by_alt_text(text, exact=True))  # once unfolded, still this
     expect(folded.locator(".cm-content")).to_be_hidden()
     folded.screenshot(path=ARTEFACTS / "folded.png")
     folded.locator(".jp-InputPlaceholder .jp-MoreHorizIcon").click()
