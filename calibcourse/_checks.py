@@ -1,7 +1,9 @@
 """Input validation shared by every module: errors name the argument, the fault and the remedy."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -51,9 +53,80 @@ def _check_shape_of_logits(logits: Tensor, name: str) -> None:
         raise ValueError(f"{name} must have K >= 2 classes, got shape {tuple(logits.shape)}")
 
 
+class Step:
+    """Checks of one training step after another, arranged so that the host waits for a device once.
+
+    The data that is trained on does not change from step to step: its range is read once. Whether
+    logits are finite is noted, and read at the end of the step beside the loss.
+
+    Args:
+        whole: the inputs and the target of all training samples.
+    """
+
+    def __init__(self, *whole: Tensor):
+        self._whole: tuple[Tensor, ...] = whole
+        self._parts: tuple[tuple[Tensor, int], ...] = ()
+        self._ranges: dict[int, tuple[float, float]] = {}
+        self.noted: list[Tensor] = []  # extremes to be finite, 0-dim
+
+    @contextmanager
+    def on(self, *parts: Tensor) -> Iterator[None]:
+        """Inside, the parts are known to be samples of the whole, and `check_finite` notes."""
+        self._parts = tuple((part, _version(part)) for part in parts)
+        token = _step.set(self)
+        try:
+            yield
+        finally:
+            _step.reset(token)
+
+    def all_finite(self, *values: Tensor) -> bool:
+        """Whether the values, and everything noted since the last time, are finite: one wait."""
+        noted, self.noted = [*values, *self.noted], []
+        return bool(torch.stack([value.detach().reshape(()).isfinite() for value in noted]).all())
+
+    def range_of(self, values: Tensor) -> tuple[float, float] | None:
+        """The range of all samples, where these are known to be some of them; else None."""
+        for place, (part, version) in enumerate(self._parts):
+            if _same_memory(values, part) and version == _version(values):
+                if place not in self._ranges:
+                    self._ranges[place] = _range(self._whole[place])
+                return self._ranges[place]
+        return None
+
+
+_step: ContextVar[Step | None] = ContextVar("step", default=None)
+
+
+def _version(values: Tensor) -> int:
+    return 0 if values.is_inference() else values._version
+
+
+def _same_memory(left: Tensor, right: Tensor) -> bool:
+    return (
+        (left.shape, left.dtype, left.device) == (right.shape, right.dtype, right.device)
+        and left.data_ptr() == right.data_ptr()
+        and left.stride() == right.stride()
+    )
+
+
+def value_range(values: Tensor) -> tuple[float, float]:
+    """The smallest and the largest element, NaN where one is; in a `Step`, of all samples."""
+    step = _step.get()
+    known = step.range_of(values) if step else None
+    return _range(values) if known is None else known
+
+
+def _range(values: Tensor) -> tuple[float, float]:
+    low, high = torch.stack(torch.aminmax(values.detach())).tolist()
+    return low, high
+
+
 def check_finite(values: Tensor, name: str) -> None:
-    """Require that no element is NaN or infinite."""
-    if not is_finite(values):
+    """Require that no element is NaN or infinite; in a `Step`, note it for later."""
+    step = _step.get()
+    if step and values.numel() and step.range_of(values) is None:
+        step.noted += torch.aminmax(values.detach())
+    elif not is_finite(values):
         bad = int((~torch.isfinite(values)).sum())
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite values")
 
@@ -64,8 +137,7 @@ def is_finite(values: Tensor) -> bool:
         return True
     values = torch.view_as_real(values) if values.is_complex() else values
     # One reduction, without a mask of the tensor's size: any NaN or inf makes min or max one.
-    low, high = torch.aminmax(values.detach())
-    return math.isfinite(low) and math.isfinite(high)
+    return all(map(math.isfinite, value_range(values)))
 
 
 def check_target(target: Tensor, n_samples: int, n_classes: int, name: str = "target") -> None:
@@ -76,7 +148,7 @@ def check_target(target: Tensor, n_samples: int, n_classes: int, name: str = "ta
         raise TypeError(f"{name} must have dtype torch.int64, got {target.dtype}")
     if target.shape != (n_samples,):
         raise ValueError(f"{name} must have shape ({n_samples},), got {tuple(target.shape)}")
-    low, high = (int(v) for v in torch.aminmax(target))
+    low, high = value_range(target)
     if low < 0 or high >= n_classes:
         raise ValueError(f"{name} must lie in 0..{n_classes - 1}, got values from {low} to {high}")
 

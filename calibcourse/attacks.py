@@ -10,6 +10,7 @@ Gradients are taken with respect to the inputs alone: none is ever computed for 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from ._checks import (
     check_logits,
     check_real,
     check_target,
+    value_range,
 )
 from ._conduct import Model, input_gradient, undisturbed, usable, well_behaved
 from .margins import NORMS, soft_margin, true_margin
@@ -92,7 +94,7 @@ class Ball:
         (saturated units) moves along a fixed pattern of signs instead, so that it may wake up.
         """
         dead = ~gradient.flatten(1).any(1)
-        if dead.any():
+        if not dead.is_cpu or dead.any():  # asking a device takes longer than doing it
             gradient = torch.where(_per_sample(dead, gradient), _signs_like(gradient), gradient)
         if self.norm == "linf":
             direction = gradient.sign()
@@ -388,9 +390,13 @@ def _length(offset: Tensor) -> Tensor:
 
 def _signs_like(gradient: Tensor) -> Tensor:
     """A fixed pattern of signs, the same for every sample and in every call."""
+    return _signs(gradient.shape[1:], gradient.dtype, gradient.device).expand_as(gradient)
+
+
+@lru_cache(maxsize=8)  # a copy to a device is a wait for it
+def _signs(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    signs = torch.randint(0, 2, gradient.shape[1:], generator=generator) * 2 - 1
-    return signs.to(gradient).expand_as(gradient)
+    return (torch.randint(0, 2, shape, generator=generator) * 2 - 1).to(device, dtype)
 
 
 def _checked(model: Model, inputs: Tensor, target: Tensor) -> Model:
@@ -419,7 +425,7 @@ def _check_clip(clip: tuple[float, float], inputs: Tensor) -> None:
     low, high = clip
     if low >= high:
         raise ValueError(f"clip must have low < high, got {clip!r}")
-    smallest, largest = (v.item() for v in torch.aminmax(inputs.detach()))
+    smallest, largest = value_range(inputs)
     if smallest < low or largest > high:
         raise ValueError(
             f"inputs must lie inside clip={clip!r}, got values from {smallest:.6g} to "

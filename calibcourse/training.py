@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import check_integer, is_finite
+from ._checks import Step, check_integer, is_finite
 from ._conduct import writes_into
 from ._files import check_writable, shortened
 from .checkpoint import (
@@ -185,10 +185,12 @@ def fit(
 def _train(run, loss, batches, schedule, steps: int, progress: bool) -> None:
     """Update from the run's step to the last one, probing on the way; stop at a divergence."""
     model, losses = run.model, []
+    checks = Step(batches.train.inputs, batches.train.target)
 
     def closure() -> Tensor:
         model.zero_grad(set_to_none=True)
-        total = loss(model, inputs, target).total
+        with checks.on(inputs, target):
+            total = loss(model, inputs, target).total
         total.backward()
         losses.append(total.detach())
         return total
@@ -204,7 +206,7 @@ def _train(run, loss, batches, schedule, steps: int, progress: bool) -> None:
             run.optimizer.step(closure)
             run.step += 1
             # Some optimizers call this several times; the first call is at the current parameters.
-            if not math.isfinite(losses[0]):
+            if not checks.all_finite(losses[0]):
                 run.diverge()
             elif run.step in schedule:
                 run.probe()

@@ -18,7 +18,7 @@ from training_cases import (
 )
 
 from calibcourse import probes
-from calibcourse.losses import CrossEntropy, LossTerms
+from calibcourse.losses import CalMO, CrossEntropy, FocalLoss, LossTerms, MeanSquaredError
 from calibcourse.probes import LogitProbe, SharpnessProbe
 
 
@@ -121,6 +121,59 @@ def test_nan_loss_stops_at_once_and_goes_back_to_the_last_probe(tmp_path):
     quiet_fit(good, steps=6)
     assert torch.equal(weights(model), weights(good))
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+class Jump(torch.optim.SGD):
+    """Goes far away in its second step: the weights stay finite, the logits do not."""
+
+    def step(self, closure):
+        loss = super().step(closure)
+        self.seen = getattr(self, "seen", 0) + 1
+        if self.seen == 2:
+            for parameter in self.param_groups[0]["params"]:
+                parameter.data.fill_(1e38)
+        return loss
+
+
+@pytest.mark.parametrize("loss", [CrossEntropy(), CalMO(), FocalLoss(), MeanSquaredError()])
+def test_infinite_logits_of_a_training_step_are_a_divergence(loss):
+    model = small_mlp()
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        history = quiet_fit(
+            model, loss=loss, optimizer=Jump(model.parameters(), 0.1), lr=None, probe_steps=[0, 9]
+        )
+    assert history.diverged_at == 3 and torch.equal(weights(model), weights(small_mlp()))
+
+
+@pytest.mark.parametrize("place", [0, -1])  # in the first batch, or not
+@pytest.mark.parametrize("batch_size", [None, 10])
+@pytest.mark.parametrize(
+    ("inputs", "label", "message"),
+    [(math.nan, 0, "inputs must be finite"), (math.inf, 0, "inputs"), (0.5, 10, "target"),
+     (0.5, -1, "target")],
+)  # fmt: skip
+def test_bad_samples_are_named_before_the_first_update(place, batch_size, inputs, label, message):
+    train = Split(DATA.train.inputs.clone(), DATA.train.target.clone())
+    train.inputs[place, 0, 3, 3], train.target[place] = inputs, label
+    model = small_mlp()
+    with pytest.raises(ValueError, match=message):
+        quiet_fit(model, Data("bad", train, DATA.test), batch_size=batch_size)
+    assert torch.equal(weights(model), weights(small_mlp()))
+
+
+def test_inputs_beyond_the_attacks_range_are_named():
+    train = Split(DATA.train.inputs.clone(), DATA.train.target)
+    train.inputs[-1, 0, 0, 0] = 1.5
+    with pytest.raises(ValueError, match="clip"):
+        quiet_fit(small_mlp(), Data("bad", train, DATA.test), loss=CalMO(), batch_size=10)
+
+
+def test_a_loss_that_changes_its_batch_is_checked_on_what_it_made():
+    def loss(model, inputs, target):
+        return CrossEntropy()(model, inputs, target + 1)
+
+    with pytest.raises(ValueError, match=r"target must lie in 0\.\.9"):
+        quiet_fit(small_mlp(), loss=loss)
 
 
 def test_last_update_that_breaks_the_weights_is_seen():

@@ -66,9 +66,9 @@ def noisy_model() -> nn.Module:
         )
 
 
-def quiet_fit(model, **changes) -> History:
+def quiet_fit(model, data=DATA, **changes) -> History:
     options = dict(lr=0.1, steps=12, batch_size=16, probes=[norm_probe], probe_steps=5)
-    return fit(model, DATA, **{**options, **changes}, progress=False)
+    return fit(model, data, **{**options, **changes}, progress=False)
 
 
 class Killed(Exception):
