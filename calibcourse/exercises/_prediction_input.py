@@ -100,7 +100,7 @@ class PredictionInput(ipywidgets.VBox):
         self.status.value = f'<span role="status">{escape(text)}</span>'
 
     def _repr_mimebundle_(self, **options: object) -> dict:
-        """As ipywidgets 8 gives it, which cuts the text after 110 characters, with the whole text."""
+        """The whole text, of which ipywidgets 8 would store 110 characters."""
         return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
 
     def __repr__(self) -> str:  # the cell's text output: the same in every run
