@@ -1,7 +1,7 @@
 """The input of a prediction: an answer, how sure, and a button; ipywidgets 7.7 and 8."""
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
@@ -57,9 +57,8 @@ class PredictionInput(ipywidgets.VBox):
         )
         self.button.on_click(self._keep)
         self.status = ipywidgets.HTML()
-        heading = ipywidgets.HTML(
-            f"<strong>{escape(prediction.label)}</strong>{escape(_right(prediction))}"
-        )
+        right = f"; right means {prediction.right_means}" if prediction.right_means else ""
+        heading = ipywidgets.HTML(f"<strong>{escape(prediction.label)}</strong>{escape(right)}")
         super().__init__(
             [heading, self.answer, self.sure, self.button, self.status], layout=_LAYOUT
         )
@@ -103,13 +102,18 @@ class PredictionInput(ipywidgets.VBox):
         """The whole text, of which ipywidgets 8 would store 110 characters."""
         return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
 
+    def bundle(self) -> dict[str, Any]:
+        """What a cell's output holds: the view, and the whole text, which ipywidgets would cut."""
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+        return {"text/plain": repr(self), "application/vnd.jupyter.widget-view+json": view}
+
     def __repr__(self) -> str:  # the cell's text output: the same in every run
         prediction = self._prediction
         unit = f", in {prediction.unit}" if prediction.unit else ""
-        lines = [f"✎ your prediction · {prediction.label}{unit}{_right(prediction)}"]
-        if prediction.options:
-            lines.append(f"  {' · '.join(prediction.options)}")
-        return "\n".join([*lines, "  Run this cell to answer."])
+        right = " · ".join(prediction.options) or f"right means {prediction.right_means}"
+        return (
+            f"✎ your prediction · {prediction.label}{unit}\n  {right}\n  Run this cell to answer."
+        )
 
 
 def sure_levels(chance: float) -> list[int]:
@@ -121,7 +125,3 @@ def sure_levels(chance: float) -> list[int]:
     """
     lowest = round(100 * chance) or _SURE[0]
     return sorted({lowest, *(level for level in _SURE if level > lowest)})
-
-
-def _right(prediction: "Prediction") -> str:
-    return f"; right means {prediction.right_means}" if prediction.right_means else ""

@@ -206,7 +206,7 @@ class Prediction:
         """Show the input."""
         from ._prediction_input import PredictionInput  # widgets load only where one is shown
 
-        display(PredictionInput(self))
+        display(PredictionInput(self).bundle(), raw=True)
 
     def compare(self, measured: Any) -> None:
         """Show what was measured beside the learner's answer, and remember both.
