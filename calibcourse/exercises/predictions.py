@@ -388,8 +388,11 @@ def _draw_mark(ax: "Axes", along: str, value: float, text: str) -> None:
         (ax.axvline if along == "x" else ax.axhline)(value, color=COLOUR, ls="--", lw=1.4)
     spot = (shown, 0.98) if along == "x" else (0.98, shown)
     left = shown > (low + high) / 2
+    ground = {"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1}
     places = {"ha": "right" if along == "y" or left else "left", "va": "top"}
     if along == "y":
         places["va"] = "top" if left else "bottom"
     transform = ax.get_xaxis_transform() if along == "x" else ax.get_yaxis_transform()
-    ax.text(*spot, f" {text} ", transform=transform, color=COLOUR, fontsize=8, **places)
+    ax.text(
+        *spot, f" {text} ", transform=transform, color=COLOUR, fontsize=8, bbox=ground, **places
+    )
