@@ -25,6 +25,7 @@ from calibcourse.metrics import (
     noise_floor,
     paired_difference,
     predicted_class,
+    reliability_of_confidence,
     top_label_calibration_error,
 )
 
@@ -65,7 +66,23 @@ def test_ece_needs_confidence_and_correct_alone(case):
     assert float(ours) == pytest.approx(float(whole), abs=1e-15)
 
 
-@pytest.mark.parametrize("function", [ece_of_confidence, debiased_ece, brier_decomposition])
+@pytest.mark.parametrize("case", CASES)
+def test_the_curve_needs_confidence_and_correct_alone(case):
+    n_samples, n_classes, scale, n_bins = case
+    logits, target = sample(n_samples, n_classes, scale)
+    ours = reliability_of_confidence(*confidence_and_correct(logits, target), n_bins)
+    whole = metrics.reliability_curve(logits, target, n_bins)
+    for name in ("edges", "count", "confidence", "accuracy", "over_confidence"):
+        # Rounding as above, of sums of up to 300; empty bins are NaN in both.
+        assert torch.allclose(
+            getattr(ours, name).double(), getattr(whole, name).double(), atol=1e-13, equal_nan=True
+        )
+
+
+@pytest.mark.parametrize(
+    "function",
+    [ece_of_confidence, reliability_of_confidence, debiased_ece, brier_decomposition],
+)
 def test_bad_pairs_are_named(function):
     for confidence, error, message in BAD_CONFIDENCE:
         with pytest.raises(error, match=f"confidence.*{message}"):
