@@ -45,6 +45,23 @@ def test_every_figure_of_a_lesson_arrives_in_the_page():
     assert [html.unescape(t) for t in re.findall('<img alt="([^"]*)"', page)] == texts != []
 
 
+def test_an_exported_page_marks_drawings_and_exercises():
+    def shown(drawing: bool):
+        metadata = {"image/png": {"alt": "x", "drawing": drawing}}
+        return new_output("display_data", {"image/png": PIXEL}, metadata=metadata)
+
+    cells = [
+        new_code_cell("draw_it()", outputs=[shown(True)]),
+        new_code_cell("photograph_it()", outputs=[shown(False)]),
+        new_code_cell("answer_it()", metadata={"tags": ["exercise"]}),
+    ]
+    page = exported(new_notebook(cells=cells))
+    first, second = re.findall(r"<img [^>]*>", page)
+    assert "data-drawing" in first and "data-drawing" not in second
+    (exercise,) = re.findall(r'class="([^"]*celltag_exercise[^"]*)"', page)
+    assert "jp-CodeCell" in exercise
+
+
 def test_an_exported_page_folds_what_a_lesson_folds():
     shown, folded = new_code_cell("1 + 1"), new_code_cell("2 + 2")
     folded.metadata["jupyter"] = {"source_hidden": True}
