@@ -212,8 +212,7 @@ def test_on_colab_too(session, monkeypatch, capsys):
 
 
 def test_what_it_names_can_be_run(path, shown):
-    for line in (_place.EXPORT, _place.IMPORT):
-        exec(line.strip("`"), {})
+    exec(f"{_place.FUNCTIONS}\nexport_progress()\nimport_progress()", {})
     assert [card.word for card in shown] == ["nothing to export", "not imported"]
 
 

@@ -4,8 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-EXPORT = "`from calibcourse.exercises import export_progress; export_progress()`"
-IMPORT = "`from calibcourse.exercises import import_progress; import_progress()`"
+FUNCTIONS = "from calibcourse.exercises import export_progress, import_progress"
 _said = False
 
 
@@ -32,8 +31,9 @@ def word(path: Path, in_course: bool) -> str | None:
     _said = True
     if where:
         return (
-            f"On {where} your results vanish with the session. {EXPORT} saves them to a file to "
-            f"take along; {IMPORT} brings it back."
+            f"On {where} your results vanish with the session. Run `{FUNCTIONS}`: "
+            "`export_progress()` saves them to a file to take along, `import_progress()` brings it "
+            "back."
         )
     return (
         f"This runs outside the folder of the course, so results are kept apart, in {path}. "
