@@ -214,5 +214,5 @@ def _seeded(seed: int) -> Iterator[None]:
     """Seed torch inside the block and restore the caller's random state after it."""
     check_integer(seed, "seed", 0)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach every device
         yield

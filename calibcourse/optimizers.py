@@ -330,6 +330,7 @@ class BulkSGD(_Whole, torch.optim.Optimizer):
         bulk["steps"] += 1
         gradients = (torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)
         gradient = torch.cat([part.flatten() for part in gradients])
+        subspace = subspace.to(gradient)  # the model may have moved since
         gradient -= (subspace @ gradient) @ subspace
         pieces = gradient.split([p.numel() for p in parameters])
         for parameter, piece in zip(parameters, pieces, strict=True):
@@ -349,6 +350,9 @@ class BulkSGD(_Whole, torch.optim.Optimizer):
         every product.
         """
         modes = {module: module.training for module in self.model.modules()}
+        place = next(self.model.parameters()).device
+        self.inputs = self.inputs.to(place)
+        self.target = None if self.target is None else self.target.to(place)
         self.model.eval()
         try:
             if self.target is None:

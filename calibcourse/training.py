@@ -149,6 +149,7 @@ def fit(
     _check_spares_inputs(model, data.train.inputs)
     batches = _Batches(data.train, batch_size, seed)
     optimizer, name = _resolve_optimizer(optimizer, model, lr, batches)
+    _follow(optimizer)
     groups = [_plain(group) for group in getattr(optimizer, "param_groups", [{}])]
     metadata = {
         "optimizer": name,
@@ -362,6 +363,18 @@ def _resolve_optimizer(optimizer, model, lr, batches: _Batches) -> tuple[Any, st
             "another model, or of a copy): it would train nothing here"
         )
     return optimizer, type(optimizer).__name__.lower()
+
+
+def _follow(optimizer: Any) -> None:
+    """Bring what an optimizer remembers to where its parameters are by now."""
+    remembered = getattr(optimizer, "state", {})
+    if any(
+        isinstance(value, Tensor) and value.ndim and value.device != parameter.device
+        for parameter, state in remembered.items()
+        if isinstance(parameter, Tensor)
+        for value in state.values()
+    ):
+        optimizer.load_state_dict(optimizer.state_dict())  # as torch itself does it
 
 
 def _check_spares_inputs(model: nn.Module, inputs: Tensor) -> None:

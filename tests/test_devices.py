@@ -101,3 +101,61 @@ def test_a_lesson_runs_there(monkeypatch):
     monkeypatch.setattr(plots, "show", lambda *args, **options: plt.close("all"))
     with pretend_device():
         exec(compile(source, "lesson 00", "exec"), {"__name__": "__main__"})  # a false claim raises
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon", "sam", "bulk_sgd"])
+@pytest.mark.parametrize("used", [False, True])
+def test_an_optimizer_made_on_the_cpu_follows_the_model(name, used):
+    def train(device: str) -> dict:
+        w = world("cpu")
+        options = {"inputs": w.data.train.inputs} if name == "bulk_sgd" else {}
+        options |= {"momentum": 0.9} if name in ("sgd", "sam") else {}
+        optimizer = cc.make_optimizer(name, w.model, 0.01, **options)
+        common = {"batch_size": 16, "progress": False}
+        if used:
+            cc.fit(w.model, w.data, None, optimizer, steps=2, **common)
+        cc.fit(w.model, w.data, None, optimizer, steps=2, device=device, **common)
+        return {n: value.cpu() for n, value in w.model.state_dict().items()}
+
+    expected = train("cpu")
+    with pretend_device():
+        assert not differences(expected, train("cuda"), "cpu", 1e-5)  # two runs of four steps
+
+
+@pytest.mark.parametrize("make", [cc.mlp, cc.small_cnn, cc.resnet20])
+def test_making_a_model_draws_nothing_of_the_callers(make):
+    with pretend_device():
+        torch.manual_seed(5)
+        expected = torch.rand(3), torch.rand(3, device="cuda")
+        torch.manual_seed(5)
+        make(seed=1)
+        assert torch.equal(torch.rand(3), expected[0])
+        assert torch.equal(torch.rand(3, device="cuda"), expected[1])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "bulk_sgd"])
+def test_an_interrupted_run_goes_on_there(name, tmp_path):
+    with pretend_device():
+        straight, interrupted = world("cuda"), world("cuda")
+        common = {"lr": 0.01, "batch_size": 16, "progress": False, "probe_steps": [2, 4]}
+        cc.fit(straight.model, straight.data, None, name, steps=4, **common)
+
+        def stop(model, data, seen=[]):  # noqa: B006  # it counts its own calls
+            seen.append(1)
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+            return {}
+
+        path = tmp_path / "run.pt"
+        with pytest.raises(KeyboardInterrupt):
+            cc.fit(
+                interrupted.model, interrupted.data, None, name, steps=4, checkpoint=path,
+                probes=[stop], **common,
+            )  # fmt: skip
+        again = world("cuda")
+        cc.fit(
+            again.model, again.data, None, name, steps=4, checkpoint=path, probes=[lambda m, d: {}],
+            **common,
+        )  # fmt: skip
+        for ours, theirs in zip(again.model.parameters(), straight.model.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
