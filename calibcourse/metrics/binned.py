@@ -3,6 +3,7 @@
 import math
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from .._checks import check_choice, check_integer, check_logits_and_target
 from .scores import check_confidence_and_correct, scores, scores_of_all
+
+MANY = 2048  # samples from which on a bin's number is computed rather than searched for
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,6 +262,11 @@ def _binned(logits: Tensor, target: Tensor, n_bins: int, binning: str) -> tuple[
 def equal_width_edges(n_bins: int) -> Tensor:
     """(n_bins + 1,) float64: 0, 1/n_bins, ..., 1, each correctly rounded."""
     check_integer(n_bins, "n_bins", 1)
+    return _equal_width(n_bins).clone()
+
+
+@lru_cache(maxsize=16)
+def _equal_width(n_bins: int) -> Tensor:
     # From Python's correctly rounded k / n_bins: linspace is not, nor is a GPU's division by a
     # scalar, which multiplies by the reciprocal.
     return torch.tensor([k / n_bins for k in range(n_bins + 1)], dtype=torch.float64)
@@ -288,7 +296,22 @@ def _bin_totals(confidence: Tensor, residual: Tensor, correct: Tensor, edges: Te
 
 def bin_index(confidence: Tensor, edges: Tensor) -> Tensor:
     """Index of the bin (edges[b], edges[b+1]] of each confidence; the outer bins are closed."""
-    return torch.bucketize(confidence, edges[1:-1].to(confidence.dtype))
+    edges = edges.to(confidence.dtype)
+    if _can_compute_index(confidence, edges):
+        # This bin, or the next where the scale, a little too small, or rounding says so.
+        scale = (len(edges) - 1) * (1 - 4 * torch.finfo(edges.dtype).eps)
+        index = (confidence * scale).ceil_().sub_(1).clamp_(min=0).to(torch.int64)
+        upper = edges[1:].index_select(0, index.flatten()).view_as(confidence)
+        return index.add_(confidence > upper)
+    return torch.bucketize(confidence, edges[1:-1])
+
+
+def _can_compute_index(confidence: Tensor, edges: Tensor) -> bool:
+    """Whether equal widths make a search needless, for which a CPU takes 18 ns per sample."""
+    n_bins = len(edges) - 1
+    exact = 16 * n_bins * torch.finfo(edges.dtype).eps < 1
+    many = confidence.is_cpu and confidence.numel() >= MANY
+    return many and exact and torch.equal(edges, _equal_width(n_bins).to(edges.dtype))
 
 
 def curve(edges: Tensor, totals: Tensor) -> ReliabilityCurve:

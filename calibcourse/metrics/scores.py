@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .._blocks import at_label, blocks, rest_and_ties
+from .._blocks import at_label, blocks, rest_and_ties, space_like
 from .._checks import check_logits, check_logits_and_target
 
 
@@ -44,8 +44,11 @@ def scores(logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor, Ten
     The residual 1{ŷ=y} - c is no subtraction, and float64, so that c and 1 - c add up to 1 also for
     float32 logits.
     """
+    space = None
     for shifted, rows in blocks(logits):
-        rest, n_tied = rest_and_ties(shifted)
+        if space is None or space[0].shape != shifted.shape:
+            space = space_like(shifted)
+        rest, n_tied = rest_and_ties(shifted, space)
         correct = _is_correct(shifted, target[rows], n_tied)
         confidence = 1 / (1 + rest)
         residual = torch.where(correct, rest, -1).mul_(confidence)

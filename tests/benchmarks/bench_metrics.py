@@ -168,7 +168,9 @@ TEMPERATURE = Comparison(
 PARTS = (
     ECE,
     ece("ece_100_classes", 100_000, 100, (None, None)),
+    ece("ece_1000_classes", 10_000, 1000, (None, None)),
     ece("ece_small", 5_000, 10, (None, None)),
+    ece("ece_tiny", 100, 10, (None, None)),
     KCE,
     TEMPERATURE,
 )

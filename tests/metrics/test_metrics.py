@@ -29,6 +29,8 @@ from calibcourse.metrics import (
     reliability_curve,
     smooth_calibration_error,
 )
+from calibcourse.metrics.binned import MANY, bin_index, equal_width_edges
+from calibcourse.metrics.scores import scores_of_all
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -392,3 +394,30 @@ def test_cuda_agrees_with_cpu(dtype):
     assert torch.equal(correct.cpu(), confidence_and_correct(logits, target)[1])
     both = CalibrationError().update(logits, target).update(*on_gpu).compute()
     assert both.count == 6000
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("n_bins", [1, 2, 3, 15, 49, 1000])
+def test_a_bin_is_computed_as_it_would_be_searched_for(n_bins, dtype):
+    edges = equal_width_edges(n_bins).to(dtype)
+    below, above = (torch.nextafter(edges, edges.new_tensor(to)).clamp(0, 1) for to in (-1.0, 2.0))
+    confidence = torch.cat([edges, below, above, torch.linspace(0, 1, MANY).to(dtype)])
+    expected = torch.searchsorted(edges[1:-1], confidence)
+    assert torch.equal(bin_index(confidence, edges), expected)
+    assert torch.equal(bin_index(confidence[:, None], edges)[:, 0], expected)
+
+
+@pytest.mark.parametrize("n_classes", [2, 10, 100])
+def test_the_layout_of_a_block_changes_no_bit(n_classes, monkeypatch):
+    """Samples as rows or as columns, in blocks of which the last is shorter, with ties."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(999, n_classes, generator=generator)
+    logits[::5, 1] = logits[::5].amax(1)
+    target = torch.randint(0, n_classes, (999,), generator=generator)
+    found = []
+    for many_classes, block_size in ((2, 1 << 20), (1000, 1 << 20), (2, 3000), (1000, 3000)):
+        monkeypatch.setattr("calibcourse._blocks.MANY_CLASSES", many_classes)
+        monkeypatch.setattr("calibcourse._blocks.BLOCK_SIZE", {"cpu": block_size})
+        found.append(scores_of_all(logits, target))
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
