@@ -210,13 +210,6 @@ def test_a_number_is_typed_and_kept():
     assert (again.answer.value, again.sure.value) == ("84.5", 0.8)
 
 
-def test_a_page_without_a_kernel_shows_all_that_is_asked():
-    """ipywidgets itself stores the first 110 characters only."""
-    many = Prediction("99", "many", "Which", tuple(f"a long option, number {n}" for n in range(9)))
-    stored = PredictionInput(many)._repr_mimebundle_()["text/plain"]
-    assert all(option in stored for option in many.options)
-
-
 def test_nothing_is_chosen_for_the_learner():
     box = PredictionInput(SIDE)
     assert box.answer.value is None and box.sure.value is None

@@ -98,10 +98,6 @@ class PredictionInput(ipywidgets.VBox):
     def _tell(self, text: str) -> None:
         self.status.value = f'<span role="status">{escape(text)}</span>'
 
-    def _repr_mimebundle_(self, **options: object) -> dict:
-        """The whole text, of which ipywidgets 8 would store 110 characters."""
-        return super()._repr_mimebundle_(**options) | {"text/plain": repr(self)}
-
     def bundle(self) -> dict[str, Any]:
         """What a cell's output holds: the view, and the whole text, which ipywidgets would cut."""
         view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
