@@ -133,9 +133,9 @@ def test_the_figure_draws_every_curve_and_names_it():
     assert len(labels) == 2 + sum(len(record["curves"]) for record in grown)
 
 
-def test_the_readme_shows_the_record():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == _report.with_table(readme, _report.readme_table(RESULTS))
+def test_the_page_shows_the_record():
+    page = (ROOT / ".github/benchmarks.md").read_text(encoding="utf-8")
+    assert page == _report.benchmarks_page(RESULTS)
 
 
 # --- they run -------------------------------------------------------------------------------------
@@ -342,36 +342,17 @@ def test_a_ratio_in_words(theirs, options, text):
     assert _report.ratio_text(peer) == text
 
 
-def test_the_table_shows_what_is_slower(monkeypatch):
-    monkeypatch.setattr(_report, "README_ROWS", (("ticks", "theirs"),))
+def test_the_table_shows_what_is_slower():
     made = RESULTS["made"] | {"load": [0.25, 1.0], "versions": {"torch": "2"}}
-    text = _report.readme_table({"made": made, "parts": [ratios_of(1.0)]})
-    assert "| ticking | 2 ticks | theirs | 0.50 [0.50, 0.50], slower | -1e+00 |" in text
-    assert (
-        "Of all 1 ratios to a peer, 1 are below 1 (by their names for `--only`): `ticks` beside "
-        "theirs (0.50)." in text
-    )
+    text = _report.benchmarks_page({"made": made, "parts": [ratios_of(1.0)]})
+    row = "| `ticks` | ticking | 2 ticks | theirs | 0.50 [0.50, 0.50], slower | -1e+00 |"
+    assert row in text
+    assert "Of 1 ratios to a peer, 1 are below 1." in text
     assert "load 0.2 before" in text and "Versions: torch 2." in text
-    with pytest.raises(ValueError, match="results must hold 'ticks' beside 'theirs'"):
-        _report.readme_table({"made": made, "parts": []})
 
 
-def test_the_readme_is_written_between_its_markers(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"a\n{_report.OPEN}\nold\n{_report.CLOSE}\nb\n", encoding="utf-8")
-    run.write_readme(RESULTS, readme)
-    table = _report.readme_table(RESULTS)
-    assert readme.read_text(encoding="utf-8") == (f"a\n{_report.OPEN}\n{table}{_report.CLOSE}\nb\n")
-    once = readme.read_bytes()
-    run.write_readme(RESULTS, readme)
-    assert readme.read_bytes() == once
-
-
-@pytest.mark.parametrize("markers", ["", "o", "c", "co", "ooc", "occ"])
-def test_missing_or_doubled_markers_are_an_error(markers, tmp_path):
-    text = "".join({"o": _report.OPEN, "c": _report.CLOSE}[marker] for marker in markers)
-    readme = tmp_path / "README.md"
-    readme.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match="README must hold <!-- benchmarks -->"):
-        run.write_readme(RESULTS, readme)
-    assert readme.read_text(encoding="utf-8") == text
+def test_the_page_is_written_whole(tmp_path):
+    path = tmp_path / "benchmarks.md"
+    path.write_text("old", encoding="utf-8")
+    run.write_page(RESULTS, path)
+    assert path.read_text(encoding="utf-8") == _report.benchmarks_page(RESULTS)

@@ -334,13 +334,12 @@ def test_a_published_course_shows_its_badges_as_links(built_course, tmp_path):
     assert all(not re.search(r"!\[[^\]]*\]\(http", text) for text in texts)
 
 
-def test_the_readmes_benchmarks_come_along_with_their_figure(built_course, tmp_path):
-    readme = built_course / "README.md"
+def test_the_benchmarks_come_along_with_their_figure(built_course, tmp_path):
+    (built_course / "README.md").write_text("# Course\n\nBe [careful](LICENSE).\n\n## More\n")
+    page = built_course / ".github/benchmarks.md"
+    page.parent.mkdir()
+    page.write_text("# Peers\n\n| [fast](x.md) |\n|---|\n\n![Lines](../growth.png)\n")
     (built_course / "growth.png").write_bytes(b"a figure")
-    readme.write_text(
-        "# Course\n\nBe [careful](LICENSE).\n\n## More\n\n<!-- benchmarks -->\n| fast |\n|---|\n\n"
-        "![Lines](growth.png)\n<!-- /benchmarks -->\n"
-    )
     source = tmp_path / "source"
     assert write_sources(built_course, source) == "Course"
     assert "![Lines](figures/growth.png)" in (source / "benchmarks.md").read_text()

@@ -1,4 +1,4 @@
-"""What is made of the records: text on the terminal, the README's table, the figure of growth.
+"""What is made of the records: text on the terminal, the page with its table.
 
 All of it comes from the records alone, so the results file can be shown again without measuring.
 """
@@ -11,26 +11,9 @@ from calibcourse.reproduce.markdown import markdown_table
 
 Record = dict[str, Any]
 
-OPEN, CLOSE = "<!-- benchmarks -->", "<!-- /benchmarks -->"
-# The README's rows: each library at the size its promise names, and the plain way where no library
-# does the work; where ours gained least, the sizes at which it did.
-README_ROWS = (
-    ("ece", "softmax + torchmetrics"),
-    ("ece", "softmax + netcal"),
-    ("ece_small", "softmax + torchmetrics"),
-    ("kce", "probcal"),
-    ("gauss_newton_product", "curvlinops"),
-    ("lambda_max", "curvlinops + eigsh"),
-    ("lambda_max", "hessian-eigenthings"),
-    ("hessian_top", "PyHessian, tol 1e-3"),
-    ("hessian_top", "PyHessian, tol 1e-5"),
-    ("jacobian_norms_explicit", "vmap(jacrev)"),
-    ("robust_margin_cnn_linf", "plain PGD, 20 gradients"),
-    ("calmo_small_cnn", "straightforward"),
-    ("calmo_resnet20", "straightforward"),
-    ("calmo_resnet20", "one cross-entropy step"),
-    ("fit_100", "bare loop"),
-    ("probe", "one full-batch gradient"),
+HOW = (
+    "`python tests/benchmarks/run.py` measures and records; what the peers need is in "
+    "`tests/benchmarks/requirements.txt`. With `--write-page` it writes this page."
 )
 ALT = (
     "Two panels with logarithmic axes, seconds per call. Left, over the number of samples from a "
@@ -133,7 +116,7 @@ def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-# --- the README -----------------------------------------------------------------------------------
+# --- the page -------------------------------------------------------------------------------------
 
 
 def ratio_text(peer: Record) -> str:
@@ -167,48 +150,35 @@ def _three(value: float) -> str:
     return f"{value:,.{max(0, min(2, 2 - math.floor(math.log10(value))))}f}"
 
 
-def readme_table(results: Record) -> str:
-    """The README's account of the comparisons, in Markdown: conditions, table, what is slower.
+def benchmarks_page(results: Record) -> str:
+    """The page of the comparisons, in Markdown.
 
     Args:
         results: the content of a results file.
 
     Returns:
-        The conditions, a table of `README_ROWS`, what is slower, versions, the figure of growth;
-        ends with a newline.
-
-    Raises:
-        ValueError: a row's comparison or peer is not in the results.
+        A title, the conditions, a table of every comparison, what is slower, versions, the figure
+        of growth; ends with a newline.
     """
-    rows = [_row(results, name, peer) for name, peer in README_ROWS]
-    headings = ["what", "size", "beside", "times faster [quartiles]", "disagreement"]
-    made = results["made"]
+    headings = ["name", "what", "size", "beside", "times faster [quartiles]", "disagreement"]
+    rows = [_row(record, peer) for record, peer in ratios(results)]
+    made, peers = results["made"], [peer for _, peer in ratios(results) if not peer["unit"]]
+    slower = sum(peer["ratio"] < 1 for peer in peers)
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     place = made.get("gpu") or f"{made['processor']}, threads: {made['threads']}"
-    slower = [
-        f"`{record['name']}` beside {peer['name']} ({_three(peer['ratio'])})"
-        for record, peer in ratios(results)
-        if not peer["unit"] and peer["ratio"] < 1
+    paragraphs = [
+        "# Beside other libraries",
+        HOW,
+        f"Measured {made['date']} on {place}, load {made['load'][0]:.1f} before the run; the "
+        "same inputs in one process, in turns; a ratio is the median of the rounds' ratios. Of "
+        f"{len(peers)} ratios to a peer, {slower} are below 1.",
+        markdown_table(headings, rows).rstrip(),
+        "“costs n”: ours takes n times as long as that smaller piece of work.",
+        DISAGREEMENT,
+        f"Versions: {versions}.",
+        f"![{ALT}](../tests/benchmarks/results/growth.png)",
     ]
-    count = sum(not peer["unit"] for _, peer in ratios(results))
-    return "\n".join(
-        [
-            f"Measured {made['date']} on {place}, load {made['load'][0]:.1f} before the run; the "
-            "same inputs in one process, in turns; a ratio is the median of the rounds' ratios.",
-            "",
-            markdown_table(headings, rows),
-            f"“costs n”: ours takes n times as long as that smaller piece of work. Of all {count} "
-            f"ratios to a peer, {len(slower)} are below 1 (by their names for `--only`): "
-            f"{'; '.join(slower) or 'none'}.",
-            "",
-            DISAGREEMENT,
-            "",
-            f"Versions: {versions}.",
-            "",
-            f"![{ALT}](tests/benchmarks/results/growth.png)",
-            "",
-        ]
-    )
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def ratios(results: Record) -> Iterator[tuple[Record, Record]]:
@@ -218,26 +188,6 @@ def ratios(results: Record) -> Iterator[tuple[Record, Record]]:
             yield from ((record, peer) for peer in record["peers"])
 
 
-def _row(results: Record, name: str, peer_name: str) -> list[str]:
-    for record, peer in ratios(results):
-        if (record["name"], peer["name"]) == (name, peer_name):
-            cells = (record["what"], record["size"], peer["name"], ratio_text(peer))
-            return [*cells, disagreement_text(peer["disagreement"])]
-    raise ValueError(f"results must hold {name!r} beside {peer_name!r}")
-
-
-def with_table(readme: str, table: str) -> str:
-    r"""The README's text with `table` between its two markers.
-
-    Raises:
-        ValueError: a marker is missing, doubled or in the wrong order.
-
-    Example:
-        >>> with_table("a <!-- benchmarks -->old<!-- /benchmarks --> b", "new")
-        'a <!-- benchmarks -->\nnew<!-- /benchmarks --> b'
-    """
-    before, opened, rest = readme.partition(OPEN)
-    _, closed, after = rest.partition(CLOSE)
-    if not (opened and closed) or readme.count(OPEN) != 1 or readme.count(CLOSE) != 1:
-        raise ValueError(f"the README must hold {OPEN} and, after it, {CLOSE}, once each")
-    return f"{before}{OPEN}\n{table}{CLOSE}{after}"
+def _row(record: Record, peer: Record) -> list[str]:
+    cells = (f"`{record['name']}`", record["what"], record["size"], peer["name"], ratio_text(peer))
+    return [*cells, disagreement_text(peer["disagreement"])]

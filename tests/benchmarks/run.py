@@ -23,14 +23,14 @@ import matplotlib.pyplot as plt
 import torch
 from _growth_figure import growth_figure
 from _harness import Comparison, Part, Setting, measure_parts
-from _report import readme_table, with_table
+from _report import benchmarks_page
 
 from calibcourse._files import read_json, write_atomically, write_json
 from calibcourse.plots import png_bytes
 from calibcourse.reproduce.runner import provenance
 
 HERE = Path(__file__).parent
-README = HERE.parents[1] / "README.md"
+PAGE = HERE.parents[1] / ".github/benchmarks.md"
 RESULTS = HERE / "results"
 SCRIPTS = (
     "bench_costs",
@@ -105,10 +105,8 @@ def run_script(script: str, parts: Sequence[Part], options: argparse.Namespace) 
         return read_json(path)
 
 
-def write_readme(results: dict[str, Any], path: Path = README) -> None:
-    """Replace what stands between the README's markers."""
-    text = with_table(path.read_text(encoding="utf-8"), readme_table(results))
-    write_atomically(path, text.encode())
+def write_page(results: dict[str, Any], path: Path = PAGE) -> None:
+    write_atomically(path, benchmarks_page(results).encode())
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -126,8 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="record in this file all the same")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--list", action="store_true", help="print the names and measure nothing")
-    shown.add_argument("--readme", action="store_true", help="print the README's table")
-    shown.add_argument("--write-readme", action="store_true", help="put it into the README")
+    shown.add_argument("--page", action="store_true", help="print the page of the record")
+    shown.add_argument("--write-page", action="store_true", help="write it to .github")
     shown.add_argument("--draw", action="store_true", help="draw growth.png again")
     options = parser.parse_args(arguments)
     recorded = RESULTS / f"{options.device}.json"
@@ -136,10 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"--only must name some of {', '.join(names)}; got {', '.join(unknown)}")
     if options.list:
         print("\n".join(names))
-    elif options.readme:
-        print(readme_table(read_json(recorded)), end="")
-    elif options.write_readme:
-        write_readme(read_json(recorded))
+    elif options.page:
+        print(benchmarks_page(read_json(recorded)), end="")
+    elif options.write_page:
+        write_page(read_json(recorded))
     elif options.draw:
         draw(read_json(recorded), RESULTS / "growth.png")
     else:

@@ -29,7 +29,7 @@ from .lessons import FIGURES, lesson_page, without_remote_pictures
 EXPLORERS = "explorers"  # the folder of their pictures, within `_static`
 MARK = ".buildinfo"  # Sphinx's, by which a site is known
 _HERE = "calibcourse.course.site"
-_BENCHMARKS = re.compile(r"<!-- benchmarks -->\n(.*?)<!-- /benchmarks -->", re.S)
+_BENCHMARKS = Path(".github/benchmarks.md")
 _COMMENT = re.compile(r"<!--.*?-->\n?", re.S)
 _TITLE = re.compile(r"(?m)^# # (.+)$")
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
@@ -111,8 +111,9 @@ def write_sources(root: Path, source: Path) -> str:
     pages = ["theory"]
     theory = resources.files("calibcourse").joinpath("THEORY.md").read_text(encoding="utf-8")
     _write(source / "theory.md", theory)
-    if benchmarks := _benchmarks(root, source):
-        _write(source / "benchmarks.md", f"# Beside other libraries\n\n{benchmarks}")
+    if (page := root / _BENCHMARKS).exists():
+        text = _local(page.read_text(encoding="utf-8"), page.parent, source)
+        _write(source / "benchmarks.md", text)
         pages.append("benchmarks")
     _write(source / "teaching.md", _teaching(lessons))
     modules = public_modules()
@@ -207,13 +208,6 @@ def _introduction(root: Path, source: Path) -> tuple[str, str]:
     text = _COMMENT.sub("", readme.read_text(encoding="utf-8")).partition("\n## ")[0]
     title, _, rest = text.strip().partition("\n")
     return title.removeprefix("# "), _local(rest.strip(), readme.parent, source)
-
-
-def _benchmarks(root: Path, source: Path) -> str | None:
-    for page in [root / "README.md", *sorted((root / ".github").rglob("*.md"))]:
-        if page.exists() and (found := _BENCHMARKS.search(page.read_text(encoding="utf-8"))):
-            return _local(found[1], page.parent, source)
-    return None
 
 
 def _local(text: str, folder: Path, source: Path) -> str:
