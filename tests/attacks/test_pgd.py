@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from calibcourse import attacks
 from calibcourse.attacks import Ball, RobustMargin, pgd, robust_margin
 
 
@@ -229,6 +230,7 @@ class Overflows(nn.Module):
         ({"clip": (0.6, 1.0)}, ValueError, r"inputs must lie inside clip=\(0.6, 1.0\).*clip=None"),
         ({"clip": (0.0, 0.4)}, ValueError, "inputs must lie inside clip"),
         ({"clip": (1.0, 0.0)}, ValueError, "clip must have low < high"),
+        ({"clip": (0.5, 0.5)}, ValueError, "clip must have low < high"),
         ({"clip": 1.0}, TypeError, "clip must be a pair"),
         ({"clip": (0.0, math.inf)}, ValueError, "clip must lie in"),
         ({"inputs": INPUTS / 0}, ValueError, "inputs must be finite"),
@@ -243,7 +245,7 @@ class Overflows(nn.Module):
         ({"model": nn.Sequential(MODEL, nn.Dropout())}, ValueError, r"Dropout in train mode"),
         ({"model": nn.Sequential(MODEL, nn.BatchNorm1d(3))}, ValueError, r"call model\.eval\(\)"),
         ({"model": nn.Flatten(0)}, ValueError, r"model\(inputs\) must have shape \(N, K\)"),
-        ({"model": Overflows(), "epsilon": 0.4}, ValueError, "must be finite"),
+        ({"model": Overflows(), "epsilon": 0.4}, ValueError, r"^model\(inputs\) must be finite"),
     ],
 )
 def test_bad_arguments_are_named(attack, change, error, message):
@@ -262,3 +264,11 @@ def test_other_bad_arguments_are_named():
 def test_display_is_short():
     found = RobustMargin(torch.tensor([1.0, -3.0]), torch.zeros(2, 784))
     assert repr(found) == "RobustMargin(n=2, mean margin=-1, min margin=-3)"
+
+
+def test_a_gradient_of_zero_is_left_by_a_fixed_pattern_of_both_signs():
+    signs = attacks._signs_like(torch.zeros(3, 5, 7))
+    assert set(signs.unique().tolist()) == {-1.0, 1.0}
+    assert abs(float(signs[0].sum())) < 20  # of 35: far from all alike
+    assert torch.equal(signs, attacks._signs_like(torch.zeros(3, 5, 7)))
+    assert torch.equal(signs[0], signs[2])
