@@ -152,7 +152,7 @@ BREAKS = [
     (rules.within_budget, lambda nb: nb.metadata.calibcourse.update(seconds=25)),
     (rules.within_budget, lambda nb: nb.metadata.calibcourse.update(peak_memory_gb=0.9)),
     (rules.sized_like_a_lesson, lambda nb: nb.cells.pop()),
-    (rules.sized_like_a_lesson, lambda nb: nb.cells.extend(nb.cells[1:] * 1)),
+    (rules.sized_like_a_lesson, lambda nb: nb.cells.extend(nb.cells[1:] * 2)),
     (rules.sized_like_a_lesson, lambda nb: nb.cells[0].update(source="# Title")),
     (rules.sized_like_a_lesson, lambda nb: write(nb, "word " * 900)),
     (rules.sized_like_a_lesson, lambda nb: nb.cells[5].update(source="x = 1\n" * 40)),
