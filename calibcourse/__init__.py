@@ -1,5 +1,6 @@
 """Too sharp, too sure: measure, explain and repair calibration while a network trains."""
 
+from ._devices import default_device
 from .attacks import RobustMargin, pgd, robust_margin
 from .bounds import (
     confidence_gap_bounds,
@@ -71,7 +72,7 @@ from .probes import (
     margin_probe,
     margin_quantities,
 )
-from .training import default_device, fit, set_seed
+from .training import fit, set_seed
 
 __version__ = "0.1.0"
 

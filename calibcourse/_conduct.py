@@ -160,14 +160,14 @@ def well_behaved(model: Model, inputs: Tensor) -> Model:
     """
     model = plain(model)
     check_no_inference(model)
-    with torch.no_grad(), exact_kernels(model), _random_state_restored(inputs):
+    with torch.no_grad(), exact_kernels(model), random_state_restored():
         before = {name: buffer.clone() for name, buffer in _buffers(model)}
         weights = _versions(model)
-        state, few = _random_state(inputs), _few(inputs)
+        state, few = random_state(), _few(inputs)
         before_call = version(few)
         whole = called(model, few)
         writes = version(few) != before_call
-        random = any(map(_differ, state, _random_state(inputs)))
+        random = any(map(_differ, state, random_state()))
         moved = [name for name, buffer in _buffers(model) if _differ(before[name], buffer)]
         for name, buffer in _buffers(model) if moved else ():
             buffer.copy_(before[name])
@@ -203,7 +203,7 @@ def writes_into(model: Model, inputs: Tensor) -> bool:
     """Whether a model overwrites what it is given, tried on copies of a few samples."""
     few = _few(inputs)
     before = version(few)
-    with torch.no_grad(), _random_state_restored(inputs):
+    with torch.no_grad(), random_state_restored():
         model(few)
     return version(few) != before
 
@@ -381,15 +381,28 @@ def _differ(first: Tensor, second: Tensor) -> bool:
     return not torch.equal(first, second)
 
 
-def _random_state(inputs: Tensor) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    if inputs.device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(inputs.device))
-    return states
+def random_state() -> list[Tensor]:
+    """torch's random state: the CPU's, then that of every CUDA device in use, or of MPS."""
+    if torch.cuda.is_initialized():
+        return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+    mps = [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else []
+    return [torch.get_rng_state(), *mps]
+
+
+def restore_random_state(state: list[Tensor]) -> None:
+    """Take up a `random_state`."""
+    torch.set_rng_state(state[0])
+    if len(state) > 1 and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state_all(state[1:])
+    elif len(state) > 1:
+        torch.mps.set_rng_state(state[1])
 
 
 @contextmanager
-def _random_state_restored(inputs: Tensor) -> Iterator[None]:
-    devices = [inputs.device] if inputs.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+def random_state_restored() -> Iterator[None]:
+    """Give back, at the end of the block, torch's random state as it was at its beginning."""
+    state = random_state()
+    try:
         yield
+    finally:
+        restore_random_state(state)

@@ -1,4 +1,4 @@
-"""The file from which an interrupted run goes on, and the random state that goes into it.
+"""The file from which an interrupted run goes on.
 
 It is read as if a stranger had made it: nothing in it is executed, and it is used only where every
 checksum is right and it belongs to the very run that asks for it.
@@ -9,8 +9,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import torch
@@ -96,26 +95,3 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
-
-
-@contextmanager
-def random_state_restored() -> Iterator[None]:
-    """Give back, at the end of the block, torch's random state as it was at its beginning."""
-    state = random_state()
-    try:
-        yield
-    finally:
-        restore_random_state(state)
-
-
-def random_state() -> list[Tensor]:
-    """torch's random state: the CPU's, then every CUDA device's in use."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return [torch.get_rng_state(), *cuda]
-
-
-def restore_random_state(state: list[Tensor]) -> None:
-    """Take up a `random_state`."""
-    torch.set_rng_state(state[0])
-    if len(state) > 1:
-        torch.cuda.set_rng_state_all(state[1:])

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ._blocks import at_label, blocks
 from ._checks import check_masked_logits, check_masked_logits_and_target
+from ._devices import where_float64_is
 
 # The search ends where the scaled logits of the top classes, and of wrong labels, differ by this
 # little or this much: softmax is then uniform to four digits, or one-hot where they differ visibly.
@@ -67,6 +68,7 @@ class TemperatureScaling:
             raise RuntimeError("not fitted: call fit(logits, target) first")
         return self._temperature
 
+    @where_float64_is
     def fit(self, logits: Tensor, target: Tensor) -> "TemperatureScaling":
         """Choose T on held-out data; returns self.
 

@@ -19,14 +19,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ._checks import Step, check_integer, is_finite
-from ._conduct import writes_into
+from ._conduct import random_state, random_state_restored, restore_random_state, writes_into
 from ._files import check_writable, shortened
 from .checkpoint import (
     fingerprint,
-    random_state,
-    random_state_restored,
     read_checkpoint,
-    restore_random_state,
     write_checkpoint,
 )
 from .history import History, even_steps
@@ -39,16 +36,6 @@ if TYPE_CHECKING:
 
 # The numbers worth a glance while the bar moves; those a run does not measure are left out.
 LIVE = {"train_loss": "loss", "train_accuracy": "acc", "train_ece": "ECE", "sharpness": "λ"}
-
-
-def default_device() -> torch.device:
-    """The device worth using here: CUDA where there is one, else the CPU.
-
-    Example:
-        >>> default_device().type in ("cuda", "cpu")
-        True
-    """
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def set_seed(seed: int) -> None:

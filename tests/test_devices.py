@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from device_cases import CASES, DRAWN, ON_THE_CPU, differences, plot_case, world
+from device_cases import CASES, DRAWN, ON_THE_CPU, differences, parts, plot_case, world
 from pretend_device import pretend_device
 from torch import Tensor, nn
 
@@ -92,6 +92,32 @@ def test_an_answer_that_mixes_devices_is_told_so():
         )
     assert feedback.outcome is Outcome.RAISED
     assert "device=x.device" in repr(feedback)
+
+
+MEASURED = (*ON_THE_CPU, "confidence_and_correct", "class_over_confidence")
+SINGLE = 1e-4  # a product of matrices in float32 where the CPU has float64; curvature in float32
+
+
+@pytest.mark.parametrize("name", sorted(cc.__all__) + [f"plots.{name}" for name in sorted(DRAWN)])
+def test_it_works_without_float64(name):
+    """As on Apple's MPS: the same numbers; what is measured in float64 comes back on the CPU."""
+    case = CASES[name] if name in CASES else plot_case(name.removeprefix("plots."))
+    with torch.random.fork_rng(devices=[]):
+        expected = case(world("cpu"))
+    with pretend_device("mps", float64=False), torch.random.fork_rng(devices=[]):
+        found = case(world("mps"))
+        for path, part in parts(found):
+            if isinstance(part, Tensor) and part.dtype == torch.float32 and name not in MEASURED:
+                assert part.device.type == "mps", path
+        assert not differences(expected, found, None, SINGLE)
+
+
+def test_float64_itself_is_refused_there_by_name():
+    with pretend_device("mps", float64=False):
+        w = world("mps")
+        with pytest.raises(TypeError, match="float64"):
+            w.model.double()
+    assert cc.default_device().type == "cpu"
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from pretend_device import pretend_device
 
 from calibcourse.course import cards
 from calibcourse.course import doctor as module
@@ -287,3 +288,9 @@ def test_the_card_has_the_words_of_the_command(statuses, icon, tone, monkeypatch
     assert card.word == printed.splitlines()[-1]
     for word in printed.split():
         assert word in repr(card) or word == OK  # what is fine says so by its mark alone
+
+
+def test_an_apple_gpu_is_found_and_said_to_have_no_float64():
+    with pretend_device("mps", float64=False):
+        finding = {finding.name: finding for finding in examine()}["device"]
+    assert finding.status == OK and "no float64" in finding.detail

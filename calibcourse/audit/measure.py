@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .._checks import check_integer, check_logits_and_target
+from .._devices import where_float64_is
 from ..margins import margin_moment_share, true_margin
 from ..metrics import (
     BrierDecomposition,
@@ -124,6 +125,7 @@ class Audit:
         return report.text(self)
 
 
+@where_float64_is
 def audit(
     logits: Tensor, target: Tensor, n_resamples: int = 200, seed: int = 0, progress: bool = False
 ) -> Audit:

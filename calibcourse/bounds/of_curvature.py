@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .._checks import check_logits_and_target
 from .._conduct import undisturbed
+from .._devices import measurable, precise
 from ..curvature import (
     Eigenpair,
     GaussNewton,
@@ -89,6 +90,7 @@ def curvature_ladder(
         {'u7': 'needs robust_margins'}
     """
     logits, features, why_no_bias = logits_and_last_features(model, inputs)
+    target, robust_margins = measurable(target), measurable(robust_margins)
     check_logits_and_target(logits, target, "model(inputs)")
     robust, attacked = robust_or_clean(robust_margins, true_margin(logits, target))
     lift = max(0.0, math.log(SMALLEST_MISCONFIDENCE) - _log_misconfidence(logits))
@@ -217,7 +219,7 @@ def mse_ladder(
     logits, features, why_no_bias = logits_and_last_features(model, inputs)
     log_scale = math.log(2.0 / logits.shape[1])
     blocks = gram_blocks(model, inputs)
-    log_norms = torch.cat([_log_top_eigenvalues(grams.double()) for grams in blocks])
+    log_norms = torch.cat([_log_top_eigenvalues(precise(grams)) for grams in blocks])
     log_cj2 = float(log_norms.max())
     block = math.nan
     if features is not None and not why_no_bias:
@@ -240,8 +242,8 @@ def _log_sizes(model: nn.Module, inputs: Tensor, logits: Tensor) -> tuple[Tensor
     log_norms, log_curvatures = [], []
     for grams in gram_blocks(model, inputs):
         some, logits = logits[: len(grams)], logits[len(grams) :]
-        log_norms.append(_log_top_eigenvalues(grams.double()))
-        log_curvatures.append(_log_sample_curvatures(grams.double(), some))
+        log_norms.append(_log_top_eigenvalues(precise(grams)))
+        log_curvatures.append(_log_sample_curvatures(precise(grams), some))
     return torch.cat(log_norms), torch.cat(log_curvatures)
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._checks import check_logits_and_target
+from .._devices import where_float64_is
 from ..margins import log_margin_moment, true_margin
 from ..metrics import expected_calibration_error
 from .chain import Chain, Rung, log_mean, log_of, without_missing
@@ -49,6 +50,7 @@ class EceBounds(Chain):
         return f"{self.regime}, gamma={self.gamma:.4g}, "
 
 
+@where_float64_is
 def ece_bounds(
     logits: Tensor, target: Tensor, n_bins: int = 15, robust_margins: Tensor | None = None
 ) -> EceBounds:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._checks import check_logits, check_logits_and_target
+from .._devices import where_float64_is
 from ..margins import soft_margin, true_margin
 from ..metrics import confidence_and_correct
 from .chain import NATS_PER_DECADE
@@ -111,6 +112,7 @@ class HessianBounds(SampleBounds):
         return super().holds and _ordered(self.log.upper, self.log.upper.new_tensor(math.log(0.5)))
 
 
+@where_float64_is
 def softmax_tail_bounds(logits: Tensor, target: Tensor) -> TailBounds:
     """Error probability 1 - p_y = S/(1+S) in the band that the margin allows.
 
@@ -164,6 +166,7 @@ def softmax_tail_bounds(logits: Tensor, target: Tensor) -> TailBounds:
     )
 
 
+@where_float64_is
 def confidence_gap_bounds(logits: Tensor, target: Tensor) -> GapBounds:
     """The gap |1{ŷ=y} - c| of every sample, at most 1 - p_y (paper Lemma B.2).
 
@@ -194,6 +197,7 @@ def confidence_gap_bounds(logits: Tensor, target: Tensor) -> GapBounds:
     return GapBounds(SimpleNamespace(value=value, upper=upper))
 
 
+@where_float64_is
 def logit_hessian_bounds(logits: Tensor) -> HessianBounds:
     """λ_max of the logit Hessian H_z = diag(p) - p pᵀ, exactly, and the bounds B.4 and B.4⁺.
 

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from .._checks import check_choice
+from .._devices import default_device
 from ..data import DATASETS, find_dataset, load_dataset
 from ..data._torchvision import import_torchvision
 from ..exercises._place import host
@@ -24,6 +25,7 @@ from ..exercises.store import progress_path
 OK, WARN, PROBLEM = "ok", "warn", "problem"
 
 _GIB = 2**30
+_MPS = "Apple GPU (no float64: lessons use the CPU, fit takes device='mps')"
 _NEEDED = 1.5 * _GIB  # what one lesson may use
 _TORCH_ALONE = 0.5 * _GIB
 _ANY_TORCH = Requirement("torch")
@@ -93,7 +95,7 @@ def examine() -> list[Finding]:
         torchvision_finding(torch.__version__, *_probe_torchvision()),
         *package_findings(*_declared_packages()),
         device_finding(
-            *_probe_cuda(), torch.get_num_threads(), shutil.which("nvidia-smi") is not None
+            *_probe_gpu(), torch.get_num_threads(), shutil.which("nvidia-smi") is not None
         ),
         memory_finding(_system_memory(), container_memory()),
         data_finding(_embedded_error(), _found_datasets()),
@@ -187,7 +189,7 @@ def device_finding(gpu: str | None, error: str, n_threads: int, has_driver: bool
     """What computes.
 
     Args:
-        gpu: name of the CUDA device, None without one.
+        gpu: name of the CUDA device, or Apple's, None without one.
         error: why a first computation on it failed, "" if it did not.
         n_threads: of torch on the CPU.
         has_driver: whether an NVIDIA driver is installed.
@@ -318,13 +320,14 @@ def _probe_torchvision() -> tuple[str | None, str, bool, Requirement]:
     return torchvision.__version__, "", torchvision.extension._has_ops(), needs
 
 
-def _probe_cuda() -> tuple[str | None, str]:
+def _probe_gpu() -> tuple[str | None, str]:
     """Name of the first GPU and the error of a small computation on it."""
-    if not torch.cuda.is_available():
+    device = default_device(float64=False).type
+    if device == "cpu":
         return None, ""
-    name = torch.cuda.get_device_name(0)
+    name = torch.cuda.get_device_name(0) if device == "cuda" else _MPS
     try:
-        torch.ones(2, device="cuda").sum().item()
+        torch.ones(2, device=device).sum().item()
     except RuntimeError as error:
         return name, repr(error)
     return name, ""

@@ -18,6 +18,7 @@ from .._checks import (
     check_logits,
 )
 from .._conduct import check_no_inference, exact_kernels, in_float64, plain, usable, well_behaved
+from .._devices import has_float64
 
 GRAPH_BYTES = 2**27  # what the graph of one batch may hold; memory peaks at about 4 times that
 LOGIT_ERROR = 2e-6  # relative error of a probability that rounded logits may cause
@@ -96,7 +97,7 @@ def precise_logits(model: nn.Module, inputs: Tensor, logits: Tensor) -> Tensor:
     large logits are computed once more in float64, without a graph.
     """
     logits = logits.detach()
-    if logits.device.type == "mps":  # such devices have no float64
+    if not has_float64(logits.device):
         return logits
     largest = float(logits.abs().max())
     if largest * torch.finfo(logits.dtype).eps <= LOGIT_ERROR:

@@ -7,6 +7,7 @@ Gauss–Newton matrix needs no differentiation: mean of H_i ⊗ (a_i a_iᵀ) (TH
 import torch
 from torch import Tensor, nn
 
+from .._devices import precise
 from ._network import GRAPH_BYTES, evaluate, precise_logits, prepared, try_one_sample
 from .jacobian import _factorising, _recorded_linear_calls
 from .logit_hessian import logit_hessian_product
@@ -49,7 +50,7 @@ def logits_and_last_features(model: nn.Module, inputs: Tensor) -> tuple[Tensor, 
     for batch in inputs.split(size):
         with torch.enable_grad(), _recorded_linear_calls(model) as calls:
             output = evaluate(model, batch)
-        logits.append(precise_logits(model, batch, output))
+        logits.append(precise(precise_logits(model, batch, output)))
         last = [c for c in _factorising(calls, output, len(batch)) if c.output[0] == output.grad_fn]
         if not last:
             reasons.append("the logits are not the output of a linear layer used once")
@@ -60,7 +61,7 @@ def logits_and_last_features(model: nn.Module, inputs: Tensor) -> tuple[Tensor, 
             continue
         ones = last[0].features.new_ones(len(batch), 1)
         columns = [last[0].features, ones] if layer.weight.requires_grad else [ones]
-        features.append(torch.cat(columns, 1).double())
+        features.append(precise(torch.cat(columns, 1)))
     reason = reasons[0] if reasons else ""
     return torch.cat(logits), None if reason else torch.cat(features), reason
 
@@ -70,4 +71,4 @@ def logits_in_batches(model: nn.Module, inputs: Tensor) -> Tensor:
     model, inputs, _ = prepared(model, inputs)
     size = max(1, GRAPH_BYTES // try_one_sample(model, inputs)[1])
     with torch.no_grad():
-        return torch.cat([evaluate(model, batch) for batch in inputs.split(size)]).double()
+        return precise(torch.cat([evaluate(model, batch) for batch in inputs.split(size)]))

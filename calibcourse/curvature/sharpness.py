@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .._conduct import undisturbed
+from .._devices import precise
 from .lanczos import Eigenpair, top_eigenpair
 from .operators import GaussNewton, Hessian
 
@@ -157,7 +158,7 @@ def batch_sharpness(
         if largest > 0:
             direction = gradient / largest  # first, or squares near 1e-40 would vanish in float32
             direction = direction / direction.norm()
-            quotients.append(float(direction.double() @ hessian.matvec(direction).double()))
+            quotients.append(float(precise(direction) @ precise(hessian.matvec(direction))))
     if not n_batches:
         raise ValueError("batches must hold at least one (inputs, target) pair, got none")
     return math.fsum(quotients) / len(quotients) if quotients else math.nan

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._checks import check_integer
 from .._conduct import undisturbed
+from .._devices import precise
 from ._network import evaluate, precise_logits
 from .jacobian import blocks_of_prepared, gram_bytes_per_sample
 from .logit_hessian import logit_hessian
@@ -97,7 +98,7 @@ def _gauss_newton_trace(operator: GaussNewton) -> float:
             logits = precise_logits(operator.model, batch, evaluate(operator.model, batch))
         for grams in blocks_of_prepared(operator.model, batch, operator.parameters):
             some, logits = logits[: len(grams)], logits[len(grams) :]
-            total += float((logit_hessian(some, operator.loss) * grams).double().sum())
+            total += float(precise(logit_hessian(some, operator.loss) * grams).sum())
     return total / len(operator.inputs)
 
 
@@ -112,7 +113,7 @@ def _hutch_plus_plus(operator: SymmetricOperator, n_vectors: int, seed: int) -> 
         return torch.stack([operator.matvec(vector.to(operator.dtype)) for vector in vectors])
 
     def quadratic_forms(vectors: Tensor) -> Tensor:
-        return (vectors.double() * products(vectors).double()).sum(1)
+        return (precise(vectors) * precise(products(vectors))).sum(1)
 
     sketch = products(signs())
     sketch = sketch.to(torch.promote_types(sketch.dtype, torch.float32))  # half has no QR

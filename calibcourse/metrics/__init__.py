@@ -9,7 +9,8 @@ Two habits run through the files. Samples are read in blocks that fit the proces
 no N × K array of probabilities is ever written. And 1 - c is never a subtraction: with
 s = Σ_{j≠ŷ} e^{z_j - z_ŷ} it is s/(1+s), right to the last digits where 1 - c would round to 0.
 
-Results are float64 on the device of the logits; no gradient flows through a measurement.
+Results are float64 on the device of the logits (on the CPU for Apple's MPS, which has no float64);
+no gradient flows through a measurement.
 """
 
 from .binned import (

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_choice, check_integer, check_logits_and_target
+from .._devices import where_float64_is
 from .scores import check_confidence_and_correct, scores, scores_of_all
 
 MANY = 2048  # samples from which on a bin's number is computed rather than searched for
@@ -59,6 +60,7 @@ class ReliabilityCurve:
         return "\n".join(lines)
 
 
+@where_float64_is
 def reliability_curve(
     logits: Tensor, target: Tensor, n_bins: int = 15, binning: str = "equal_width"
 ) -> ReliabilityCurve:
@@ -94,6 +96,7 @@ def reliability_curve(
     return curve(*_binned(logits, target, n_bins, binning))
 
 
+@where_float64_is
 def expected_calibration_error(
     logits: Tensor, target: Tensor, n_bins: int = 15, binning: str = "equal_width"
 ) -> Tensor:
@@ -127,6 +130,7 @@ def expected_calibration_error(
     return expected_error(totals)
 
 
+@where_float64_is
 def maximum_calibration_error(
     logits: Tensor, target: Tensor, n_bins: int = 15, binning: str = "equal_width"
 ) -> Tensor:
@@ -156,6 +160,7 @@ def maximum_calibration_error(
     return maximum_error(totals)
 
 
+@where_float64_is
 def ece_of_confidence(confidence: Tensor, correct: Tensor, n_bins: int = 15) -> Tensor:
     """ECE from confidences and right or wrong alone: all that `expected_calibration_error` needs.
 
@@ -178,6 +183,7 @@ def ece_of_confidence(confidence: Tensor, correct: Tensor, n_bins: int = 15) -> 
     return expected_error(totals_of_confidence(confidence, correct, n_bins))
 
 
+@where_float64_is
 def reliability_of_confidence(
     confidence: Tensor, correct: Tensor, n_bins: int = 15
 ) -> ReliabilityCurve:
@@ -203,6 +209,7 @@ def reliability_of_confidence(
     return curve(equal_width_edges(n_bins).to(totals.device), totals)
 
 
+@where_float64_is
 def debiased_ece(confidence: Tensor, correct: Tensor, n_bins: int = 15) -> Tensor:
     """ECE less the part that chance is expected to have added to it.
 

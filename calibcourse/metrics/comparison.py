@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_integer, check_real
+from .._devices import where_float64_is
 from .intervals import Interval, resampled, student_t
 
 
@@ -41,6 +42,7 @@ class Comparison:
         )
 
 
+@where_float64_is
 def compare_models(
     statistic: Callable[[Tensor, Tensor], Tensor | float],
     first: Tensor,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .._devices import where_float64_is
 from .binned import totals_of_confidence
 
 
@@ -33,6 +34,7 @@ class BrierDecomposition:
         )
 
 
+@where_float64_is
 def brier_decomposition(
     confidence: Tensor, correct: Tensor, n_bins: int = 15
 ) -> BrierDecomposition:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_integer, check_logits_and_target, check_real
+from .._devices import where_float64_is
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def percentile_ends(values: Tensor, level: float) -> list[float]:
     return values.quantile(tails).tolist()
 
 
+@where_float64_is
 def bootstrap_interval(
     statistic: Callable[[Tensor, Tensor], Tensor | float],
     logits: Tensor,

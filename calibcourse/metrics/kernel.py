@@ -4,9 +4,11 @@ import torch
 from torch import Tensor
 
 from .._checks import check_real
+from .._devices import where_float64_is
 from .scores import scores_of_all
 
 
+@where_float64_is
 def kernel_calibration_error(logits: Tensor, target: Tensor, bandwidth: float = 0.4) -> Tensor:
     """Kernel calibration error: ECE's question asked without bins.
 

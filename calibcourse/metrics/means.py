@@ -7,9 +7,11 @@ from torch import Tensor
 
 from .._blocks import at_label, blocks, rest_and_ties, sum_over_classes
 from .._checks import check_logits, check_logits_and_target
+from .._devices import where_float64_is
 from .scores import scores
 
 
+@where_float64_is
 def accuracy(logits: Tensor, target: Tensor) -> Tensor:
     """Share of samples whose predicted class, the lowest index on a tie, is the label.
 
@@ -31,6 +33,7 @@ def accuracy(logits: Tensor, target: Tensor) -> Tensor:
     return _mean(correct for _, _, correct in scores(logits, target))
 
 
+@where_float64_is
 def mean_confidence(logits: Tensor, target: Tensor | None = None) -> Tensor:
     """Mean of the largest probability, c̄; its distance from the accuracy is at most ECE.
 
@@ -51,6 +54,7 @@ def mean_confidence(logits: Tensor, target: Tensor | None = None) -> Tensor:
     return 1 - mean_misconfidence(logits)
 
 
+@where_float64_is
 def mean_misconfidence(logits: Tensor, target: Tensor | None = None) -> Tensor:
     """u = mean of Σ_{j≠ŷ} p_j, the probability that the model leaves to the other classes.
 
@@ -76,6 +80,7 @@ def mean_misconfidence(logits: Tensor, target: Tensor | None = None) -> Tensor:
     return _mean(rest / (1 + rest) for rest in rests)
 
 
+@where_float64_is
 def negative_log_likelihood(logits: Tensor, target: Tensor) -> Tensor:
     """Mean of -log p_y, the cross-entropy, in nats.
 
@@ -103,6 +108,7 @@ def negative_log_likelihood(logits: Tensor, target: Tensor) -> Tensor:
     )
 
 
+@where_float64_is
 def brier_score(logits: Tensor, target: Tensor) -> Tensor:
     """Mean squared distance between the probabilities and the one-hot label (Brier 1950).
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .._blocks import at_label, blocks
 from .._checks import check_logits_and_target
+from .._devices import where_float64_is
 from .binned import bin_index, equal_width_edges
 from .intervals import wilson_interval
 from .noise import draw_right
@@ -56,6 +57,7 @@ class ClassOverConfidence:
         return "\n".join(lines)
 
 
+@where_float64_is
 def class_over_confidence(logits: Tensor, target: Tensor, seed: int = 0) -> ClassOverConfidence:
     """Mean confidence - accuracy of the samples predicted as each class, with intervals.
 
@@ -87,6 +89,7 @@ def class_over_confidence(logits: Tensor, target: Tensor, seed: int = 0) -> Clas
     )
 
 
+@where_float64_is
 def over_confidence_by_class(
     confidence: Tensor, correct: Tensor, predicted: Tensor, n_classes: int, seed: int = 0
 ) -> ClassOverConfidence:
@@ -128,6 +131,7 @@ def _ends(count: Tensor, total: Tensor, n_right: Tensor) -> tuple[Tensor, Tensor
     return confidence - high, confidence - low
 
 
+@where_float64_is
 def classwise_calibration_error(logits: Tensor, target: Tensor, n_bins: int = 15) -> Tensor:
     """Class-wise ECE: the binned error of every class's probability, averaged over classes.
 
@@ -172,6 +176,7 @@ def classwise_calibration_error(logits: Tensor, target: Tensor, n_bins: int = 15
     return excess.abs().sum() / (n_classes * len(logits))
 
 
+@where_float64_is
 def top_label_calibration_error(logits: Tensor, target: Tensor, n_bins: int = 15) -> Tensor:
     """Top-label ECE: bins of confidence within each predicted class, weighted by their samples.
 

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from .._blocks import at_label, blocks, rest_and_ties, space_like
 from .._checks import check_logits, check_logits_and_target
+from .._devices import where_float64_is
 
 
+@where_float64_is
 def confidence_and_correct(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Confidence of each sample, and whether its prediction is right.
 

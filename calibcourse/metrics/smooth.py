@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._checks import check_logits_and_target
+from .._devices import where_float64_is
 from .scores import scores
 
 # Cells of the grid that carries the residuals; halvings of [0, 1], after which σ is right to 1e-9.
@@ -13,6 +14,7 @@ _N_CELLS = 1 << 14
 _N_BISECTIONS = 30
 
 
+@where_float64_is
 def smooth_calibration_error(logits: Tensor, target: Tensor) -> Tensor:
     """smECE, the smooth ECE of Błasiok and Nakkiran 2023 (arXiv 2309.12236): no bins, no parameter.
 

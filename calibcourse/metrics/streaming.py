@@ -8,6 +8,7 @@ import torch.distributed
 from torch import Tensor
 
 from .._checks import check_logits_and_target
+from .._devices import where_float64_is
 from .binned import (
     ReliabilityCurve,
     curve,
@@ -70,6 +71,7 @@ class CalibrationError:
         self._totals = torch.zeros(3, len(self._edges) - 1, dtype=torch.float64)
         return self
 
+    @where_float64_is
     def update(self, logits: Tensor, target: Tensor) -> "CalibrationError":
         """Add a batch; returns self.
 

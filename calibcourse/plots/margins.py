@@ -86,9 +86,10 @@ def tail_band(margin: Tensor, bounds: TailBounds, ax: Axes | None = None) -> Axe
     Returns:
         The axes: a filled band for B.3+ and dashed lines for the paper's B.3.
     """
-    order = margin.argsort()
-    x = array(margin[order])
-    line = {name: array(getattr(bounds, name)[order])
+    x = array(margin)
+    order = x.argsort()
+    x = x[order]
+    line = {name: array(getattr(bounds, name))[order]
             for name in ("lower", "value", "upper", "paper_lower", "paper_upper")}  # fmt: skip
     ax.fill_between(x, line["lower"], line["upper"], color=BOUND, alpha=0.35, lw=0,
                     label="B.3⁺, this course")  # fmt: skip

@@ -5,9 +5,9 @@ import os
 import sys
 from pathlib import Path
 
+from .._devices import default_device
 from .._files import check_writable
 from ..data import DATASETS
-from ..training import default_device
 from .plans import COMPARISONS, PROFILES, TRAJECTORIES, plan
 from .records import Sweep
 from .report import report_paths, write_report
