@@ -245,7 +245,7 @@ class Overflows(nn.Module):
         ({"model": nn.Sequential(MODEL, nn.Dropout())}, ValueError, r"Dropout in train mode"),
         ({"model": nn.Sequential(MODEL, nn.BatchNorm1d(3))}, ValueError, r"call model\.eval\(\)"),
         ({"model": nn.Flatten(0)}, ValueError, r"model\(inputs\) must have shape \(N, K\)"),
-        ({"model": Overflows(), "epsilon": 0.4}, ValueError, r"^model\(inputs\) must be finite"),
+        ({"model": Overflows(), "epsilon": 0.4}, ValueError, "must be finite"),
     ],
 )
 def test_bad_arguments_are_named(attack, change, error, message):
