@@ -144,6 +144,7 @@ BREAKS = [
     (rules.known_tags, lambda nb: nb.cells[5].update(source="# NBVAL_IGNORE_OUTPUT\nx")),
     (rules.folded_is_no_loss, lambda nb: fold(nb, 5)),  # it shows nothing
     (rules.folded_is_no_loss, lambda nb: fold(nb, 2, "plots.show(fig)\nclaim('x', True)")),
+    (rules.folded_is_no_loss, lambda nb: fold(nb, 2, "plots.show(fig)\nex.guess.compare(1)")),
     (rules.folded_is_no_loss, lambda nb: (fold(nb, 2), tag(nb, "exercise", 2))),
     (rules.mostly_compared, lambda nb: tag(nb, "nbval-ignore-output", 5)),
     (rules.mostly_compared, lambda nb: _unclaim(nb, 4, 5, 6, 7, 8, 9)),
