@@ -13,7 +13,9 @@ rounding, or non-determinism: the arithmetic is the CPU's, to the last bit.
 
 A `PretendTensor` wraps the tensor that holds its numbers. Torch's C++ takes it for one of the CPU
 (a build without CUDA can do nothing else), Python is told otherwise; what C++ itself decides by the
-device (`.to`, one_hot) is decided here instead. Everything ends with the block.
+device (`.to`, one_hot) is decided here instead. What C++ makes unasked lies on the CPU, such as the
+zeros of a gradient that is missing in some second derivatives (max_pool2d): there the pretend device
+refuses what a real one takes. Everything ends with the block.
 """
 
 from collections import Counter
@@ -48,6 +50,7 @@ NO_SCALARS = {
 }  # fmt: skip
 # Of several operations on tensors that C++ makes on "its" device; nobody differentiates them here.
 MADE_OF_PARTS = {torch.nn.functional.one_hot, torch.quantile, Tensor.quantile}
+MADE_OF_DATA = {torch.tensor, torch.as_tensor, torch.scalar_tensor, torch.asarray}
 WIDE = {torch.float64, torch.complex128}
 RealGenerator, REAL_DEVICE = torch.Generator, Tensor.device.__get__
 
@@ -66,6 +69,7 @@ class Device:
     waits: Counter = field(default_factory=Counter)  # by operation; copies are "to" and "from"
     on_wait: Callable[[str], None] = lambda operation: None  # to find out where one comes from
     generator: RealGenerator = field(default_factory=RealGenerator)  # the default one
+    moving: bool = False  # a change of device that Python asked for is under way
     generators: set[int] = field(default_factory=set)  # those of the device, by their address
 
     def __post_init__(self):
@@ -177,7 +181,9 @@ def _copied(operation, args: tuple, kwargs: dict, wanted: torch.device | None):
     in_place = operation.overloadpacket is aten.copy_
     source = args[1] if in_place else args[0]
     follows = isinstance(args[0], PretendTensor)  # without a device to go to, or to copy into
-    arrives = follows if in_place or wanted is None else here.is_here(wanted)
+    # C++ itself asks for "the CPU", where it believes that the tensor is: it stays.
+    own = in_place or wanted is None or not (here.moving or here.is_here(wanted))
+    arrives = follows if own else here.is_here(wanted)
     if arrives != isinstance(source, PretendTensor):
         here.wait("to" if arrives else "from")
     if arrives and not here.float64 and kwargs.get("dtype", source.dtype) in WIDE:
@@ -266,10 +272,12 @@ class Functions(TorchFunctionMode):
             return self._to(*args, **kwargs)
         if function in MADE_OF_PARTS and isinstance(args[0], PretendTensor):
             return tree_map(_wrapped, function(*tree_map(_held, args), **tree_map(_held, kwargs)))
+        if function in MADE_OF_DATA and kwargs.get("device") is not None:
+            return _moved(
+                function(*args, **kwargs | {"device": None}), torch.device(kwargs["device"])
+            )
         if here.is_here(kwargs.get("device")):
             kwargs = kwargs | {"device": here.device}
-            if function in (torch.tensor, torch.as_tensor, torch.scalar_tensor, torch.asarray):
-                return _moved(function(*args, **kwargs | {"device": "cpu"}), here.device)
         return function(*args, **kwargs)
 
     @staticmethod
@@ -294,7 +302,11 @@ def _moved(
     dtype = dtype or tensor.dtype
     if (_place(tensor).type, tensor.dtype) == (device.type, dtype) and not copy:
         return tensor
-    return aten._to_copy(tensor, dtype=dtype, device=device)
+    here.moving = True
+    try:
+        return aten._to_copy(tensor, dtype=dtype, device=device)
+    finally:
+        here.moving = False
 
 
 def _apply(module: torch.nn.Module, move: Callable[[Tensor], Tensor], recurse: bool = True):
@@ -305,7 +317,12 @@ def _apply(module: torch.nn.Module, move: Callable[[Tensor], Tensor], recurse: b
                 continue
             gradient, parameter.grad = parameter.grad, None
             new = torch.nn.Parameter(moved, parameter.requires_grad)
-            torch.utils.swap_tensors(parameter, new)
+            # As torch.utils.swap_tensors, which refuses where an old graph holds the parameter.
+            torch._C._swap_tensor_impl(parameter, new)
+            for attribute in ("__class__", "__dict__"):
+                ours, theirs = getattr(parameter, attribute), getattr(new, attribute)
+                setattr(parameter, attribute, theirs)
+                setattr(new, attribute, ours)
             parameter.grad = None if gradient is None else move(gradient)
         for name, buffer in part._buffers.items():
             part._buffers[name] = None if buffer is None else move(buffer)

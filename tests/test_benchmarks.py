@@ -239,7 +239,7 @@ def test_each_script_runs_in_a_process_of_its_own():
     check_agreement(part, record)
 
 
-@pytest.mark.cuda
+@pytest.mark.cuda("real")
 def test_every_part_runs_on_the_gpu(tmp_path):
     path = tmp_path / "cuda.json"
     run.main(["--quick", "--device", "cuda", "--output", str(path)])

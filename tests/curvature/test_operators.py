@@ -384,7 +384,7 @@ def test_large_sets_take_several_batches_by_default(monkeypatch: pytest.MonkeyPa
     )
 
 
-@pytest.mark.cuda
+@pytest.mark.cuda("real")  # a pretend one cannot differentiate max_pool2d twice
 def test_products_on_a_gpu_equal_those_on_the_cpu():
     model, inputs, target = make_case("cnn")
     vector = torch.randn(sum(p.numel() for p in model.parameters()), dtype=torch.float64)
