@@ -60,7 +60,8 @@ class Step:
     logits are finite is noted, and read at the end of the step beside the loss.
 
     Args:
-        whole: the inputs and the target of all training samples.
+        whole: the inputs and the target of all training samples; nothing where they are never all
+            in memory, and every step's are read.
     """
 
     def __init__(self, *whole: Tensor):
@@ -73,6 +74,8 @@ class Step:
     def on(self, *parts: Tensor) -> Iterator[None]:
         """Inside, the parts are known to be samples of the whole, and `check_finite` notes."""
         self._parts = tuple((part, _version(part)) for part in parts)
+        if not self._whole:
+            self._ranges = {}
         token = _step.set(self)
         try:
             yield
@@ -89,7 +92,7 @@ class Step:
         for place, (part, version) in enumerate(self._parts):
             if _same_memory(values, part) and version == _version(values):
                 if place not in self._ranges:
-                    self._ranges[place] = _range(self._whole[place])
+                    self._ranges[place] = _range(self._whole[place] if self._whole else part)
                 return self._ranges[place]
         return None
 

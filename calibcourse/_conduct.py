@@ -406,3 +406,15 @@ def random_state_restored() -> Iterator[None]:
         yield
     finally:
         restore_random_state(state)
+
+
+@contextmanager
+def modes_restored(model: nn.Module) -> Iterator[None]:
+    """Train and eval modes come back at the end of the block."""
+    # Module by module: a part may deliberately be in another mode than the whole.
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -67,7 +67,8 @@ def read_checkpoint(
     # As text: what stands in the file may be of any type, and compare in its own way.
     wanted = {name: json.dumps(value) for name, value in configuration.items()}
     if saved != wanted:
-        differing = [name for name in wanted if saved.get(name) != wanted[name]]
+        names = [*wanted, *(name for name in saved if name not in wanted)]
+        differing = [str(name) for name in names if saved.get(name) != wanted.get(name)]
         raise ValueError(
             f"checkpoint {path} belongs to another configuration (it differs in "
             f"{', '.join(differing)}); give another path, or delete it to start afresh"

@@ -12,6 +12,7 @@ pass. One step of training is
     terms.total.backward()
 """
 
+import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,7 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from ._checks import check_choice, check_inputs, check_integer, check_logits_and_target, check_real
+from ._checks import (
+    check_choice,
+    check_inputs,
+    check_integer,
+    check_logits,
+    check_logits_and_target,
+    check_real,
+)
 from ._conduct import (
     call_with,
     called,
@@ -158,6 +166,68 @@ class MeanSquaredError:
         return _plain_terms(total, logits, target)
 
 
+class LossOfLogits:
+    """A loss of the logits alone, called as loss(logits, target), such as nn.CrossEntropyLoss().
+
+    Args:
+        criterion: gives a scalar; a module is moved to the device of the logits.
+
+    Raises:
+        ValueError, TypeError: when called: logits that are no finite tensor, a loss that is no
+            scalar.
+
+    Example:
+        >>> loss = LossOfLogits(nn.CrossEntropyLoss(label_smoothing=0.1))
+        >>> loss(nn.Flatten(), torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])).total
+        tensor(1.0986)
+    """
+
+    def __init__(self, criterion: Callable[[Tensor, Tensor], Tensor]):
+        self.criterion = criterion
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
+        """The loss of a batch; `cross_entropy` is NaN where the target is no label of each."""
+        check_inputs(inputs, integers=True)
+        logits = _called(model, inputs)
+        check_logits(logits, "model(inputs)")
+        logits = _widened(logits)
+        if isinstance(self.criterion, nn.Module):
+            self.criterion.to(logits.device)
+        total = self.criterion(logits, target)
+        if not isinstance(total, Tensor) or total.ndim:
+            raise ValueError(
+                "loss(logits, target) must be a scalar torch.Tensor, got "
+                f"{tuple(total.shape) if isinstance(total, Tensor) else type(total).__name__}: "
+                "let it take the mean over the samples"
+            )
+        labels = target.dtype == torch.int64 and target.shape == logits.shape[:1]
+        plain_one = F.cross_entropy(logits, target) if labels else total.new_tensor(torch.nan)
+        return _plain_terms(total, logits, target, plain_one)
+
+
+def of_model(loss: Callable) -> Callable:
+    """A loss called as loss(model, inputs, target); one of two arguments is a `LossOfLogits`.
+
+    Args:
+        loss: asks for (model, inputs, target), or for (logits, target).
+
+    Raises:
+        TypeError: not callable.
+    """
+    if not callable(loss):
+        raise TypeError(
+            "loss must be called as loss(model, inputs, target) or loss(logits, target), got "
+            f"{type(loss).__name__}"
+        )
+    try:
+        arguments = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss)
+    except (TypeError, ValueError):  # some of those written in C tell nothing
+        return loss
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p for p in arguments.parameters.values() if p.default is p.empty]
+    return LossOfLogits(loss) if [p.kind in by_place for p in needed] == [True] * 2 else loss
+
+
 @dataclass(frozen=True)
 class CalMO:
     """The paper's margin-aware objective (arXiv 2604.20614, Sec. 5).
@@ -281,6 +351,13 @@ class CalMO:
 
 def _logits(model: Callable[[Tensor], Tensor], inputs: Tensor, target: Tensor) -> Tensor:
     """The model's logits: checked, and never narrower than float32, also under autocast."""
+    logits = _called(model, inputs)
+    check_logits_and_target(logits, target, "model(inputs)")
+    return _widened(logits)
+
+
+def _called(model: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """What the model says, a tensor, the inputs untouched."""
     before = version(inputs)
     try:
         logits = called(model, inputs)
@@ -291,8 +368,7 @@ def _logits(model: Callable[[Tensor], Tensor], inputs: Tensor, target: Tensor) -
     if version(inputs) != before:
         raise ValueError(WRITES)
     check_is_tensor(logits)
-    check_logits_and_target(logits, target, "model(inputs)")
-    return _widened(logits)
+    return logits
 
 
 def _widened(values: Tensor) -> Tensor:

@@ -129,6 +129,18 @@ def bound_quantities(logits: Tensor, target: Tensor) -> dict[str, float]:
     return {f"log_{rung}": bounds.log[rung] for rung in rungs} | {"gamma": bounds.gamma}
 
 
+def _part(data: Any, name: str) -> Any:
+    """A split of the data, which must hold its images in memory."""
+    split = getattr(data, name, None)
+    if not (hasattr(split, "inputs") and hasattr(split, "target")):
+        raise TypeError(
+            f"data must have a part {name!r} with inputs and target for this probe to look at, got "
+            f"{type(data).__name__}: give fit a Dataset, or an object whose train yields batches "
+            "and whose other parts are Splits"
+        )
+    return split
+
+
 @torch.no_grad()
 def logits_of(model: nn.Module, inputs: Tensor) -> Tensor:
     """A model's logits (N, K) on many images, in chunks that bound the memory, without a graph.
@@ -171,7 +183,7 @@ class LogitProbe:
         """One row: each quantity on each split."""
         row = {}
         for name in self.splits:
-            split = getattr(data, name)
+            split = _part(data, name)
             logits = logits_of(model, split.inputs)
             if not torch.isfinite(logits).all():
                 raise FloatingPointError(f"a logit on the {name} split is NaN or infinite")
@@ -257,7 +269,8 @@ class SharpnessProbe:
 
     def __call__(self, model: nn.Module, data: "Dataset") -> dict[str, float]:
         """One row: sharpness and batch sharpness of the training images."""
-        inputs, target = data.train.inputs[: self.samples], data.train.target[: self.samples]
+        images = _part(data, "train")
+        inputs, target = images.inputs[: self.samples], images.target[: self.samples]
         batches = zip(inputs.split(self.batch_size), target.split(self.batch_size), strict=True)
         return {
             "sharpness": self.sharpness(model, inputs).value,
@@ -303,7 +316,7 @@ class LadderProbe:
 
     def __call__(self, model: nn.Module, data: "Dataset") -> dict[str, float]:
         """One row: logarithms of the ladder's rungs."""
-        images = getattr(data, self.split)
+        images = _part(data, self.split)
         inputs, target = images.inputs[: self.samples], images.target[: self.samples]
         ladder = curvature_ladder(model, inputs, target, v0=self.vector)
         self.vector = ladder.eigenpair.vector.to(inputs)

@@ -4,11 +4,10 @@
 tabled in `calibcourse.probes`.
 """
 
-import math
 import os
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,16 +18,23 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ._checks import Step, check_integer, is_finite
-from ._conduct import random_state, random_state_restored, restore_random_state, writes_into
+from ._conduct import modes_restored, random_state, random_state_restored, restore_random_state
 from ._files import check_writable, shortened
+from ._given import (
+    check_model,
+    described,
+    plain,
+    resolve_batches,
+    resolve_optimizer,
+    resolve_scheduler,
+)
 from .checkpoint import (
     fingerprint,
     read_checkpoint,
     write_checkpoint,
 )
 from .history import History, even_steps
-from .losses import WRITES, CrossEntropy
-from .optimizers import make_optimizer
+from .losses import CrossEntropy, of_model
 from .probes import Probe
 
 if TYPE_CHECKING:
@@ -61,11 +67,12 @@ def set_seed(seed: int) -> None:
 
 def fit(
     model: nn.Module,
-    data: "Dataset",
+    data: "Dataset | Iterable[tuple[Tensor, Tensor]]",
     loss: Callable | None = None,
     optimizer: Any = "sgd",
     *,
     lr: float | None = None,
+    scheduler: Any = None,
     steps: int,
     batch_size: int | None = None,
     probes: Sequence[Probe] = (),
@@ -84,14 +91,21 @@ def fit(
 
     Args:
         model: maps images (N, C, H, W) in [0, 1] to logits (N, K); moved to `device`, trained.
-        data: a Dataset; `data.train` is trained on, probes may look at every split.
-        loss: called as loss(model, inputs, target) -> LossTerms; None is CrossEntropy().
+        data: a Dataset; `data.train` is trained on, probes may look at every split. Instead of a
+            Dataset, or as its `train`: a DataLoader, or what else yields batches (inputs, target)
+            in every epoch anew. Its randomness is seeded here too.
+        loss: called as loss(model, inputs, target) -> LossTerms; None is CrossEntropy(). What takes
+            two arguments, as nn.CrossEntropyLoss() does, is called as loss(logits, target).
         optimizer: a name for `make_optimizer`, or any object with step(closure), where closure
             zeroes gradients, computes the loss, calls backward and returns the loss.
         lr: learning rate; needed with a name, refused with an object, which has its own.
+        scheduler: of `torch.optim.lr_scheduler`, stepped after every update (so its own lengths
+            count updates): a function that makes it from the optimizer, such as
+            `lambda optimizer: CosineAnnealingLR(optimizer, 500)`, or one made of the object given.
         steps: number of updates.
         batch_size: samples per update: shuffled anew in every epoch, a ragged last batch kept;
-            None, or at least the size of the training set, is the full batch.
+            None, or at least the size of the training set, is the full batch. A DataLoader has
+            its own.
         probes: callables probe(model, data) -> dict of floats, called in eval mode.
         probe_steps: when: a number of evenly spaced probes, or the steps themselves
             (`even_steps`, `log_steps`); step 0 and the last step are always probed.
@@ -99,7 +113,8 @@ def fit(
         device: where to train; None is where the model is.
         checkpoint: a file to which the whole state is saved at every probe. If it exists the run
             resumes there, on the CPU with results equal to the last bit. Start from the same
-            initial model; a checkpoint of another configuration is refused.
+            initial model; a checkpoint of another configuration, or batches that do not come again,
+            are refused.
         progress: show a bar with live numbers.
 
     Returns:
@@ -122,22 +137,17 @@ def fit(
     """
     check_integer(steps, "steps", 1)
     check_integer(seed, "seed", 0)
-    if isinstance(loss, nn.modules.loss._Loss):
-        raise TypeError(
-            "loss must be called as loss(model, inputs, target) and return LossTerms, got "
-            f"{type(loss).__name__}, which takes logits: see CrossEntropy and its neighbours"
-        )
-    loss = CrossEntropy() if loss is None else loss
+    loss = CrossEntropy() if loss is None else of_model(loss)
     schedule = _schedule(probe_steps, steps)
     if device is None:
         device = next(model.parameters()).device
     model.to(device)
-    data = data.to(device)
-    _check_spares_inputs(model, data.train.inputs)
-    batches = _Batches(data.train, batch_size, seed)
-    optimizer, name = _resolve_optimizer(optimizer, model, lr, batches)
-    _follow(optimizer)
-    groups = [_plain(group) for group in getattr(optimizer, "param_groups", [{}])]
+    data = data.to(device) if hasattr(data, "to") else data
+    batches = resolve_batches(data, batch_size, seed, device)
+    check_model(model, batches)
+    optimizer, name = resolve_optimizer(optimizer, model, lr, batches)
+    groups = [plain(group) for group in getattr(optimizer, "param_groups", [{}])]
+    scheduler = resolve_scheduler(scheduler, optimizer)
     metadata = {
         "optimizer": name,
         "optimizer_groups": groups,
@@ -145,8 +155,9 @@ def fit(
         "steps": steps,
         "batch_size": batches.size,
         "seed": seed,
-        "loss": {"name": type(loss).__name__, **_plain(vars(loss))},
-        "data": {"name": data.name, "train_samples": len(data.train.target)},
+        **({} if scheduler is None else {"scheduler": described(scheduler)}),
+        "loss": described(getattr(loss, "criterion", loss)),
+        "data": {"name": getattr(data, "name", type(data).__name__), **batches.described()},
         **({"n_classes": len(data.classes)} if hasattr(data, "classes") else {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "device": str(torch.device(device)),
@@ -154,7 +165,8 @@ def fit(
         "torch": str(torch.__version__),
     }
     with _training(model, seed):
-        run = _Run(model, data, optimizer, list(probes), metadata)
+        parts = {"scheduler": scheduler, "batches": batches if batches.train is None else None}
+        run = _Run(model, data, optimizer, list(probes), metadata, parts)
         if checkpoint is not None:
             run.keep(Path(checkpoint), schedule)
         _train(run, loss, batches, schedule, steps, progress)
@@ -173,7 +185,7 @@ def fit(
 def _train(run, loss, batches, schedule, steps: int, progress: bool) -> None:
     """Update from the run's step to the last one, probing on the way; stop at a divergence."""
     model, losses = run.model, []
-    checks = Step(batches.train.inputs, batches.train.target)
+    checks = Step(*batches.whole)
 
     def closure() -> Tensor:
         model.zero_grad(set_to_none=True)
@@ -192,6 +204,8 @@ def _train(run, loss, batches, schedule, steps: int, progress: bool) -> None:
             inputs, target = batches.at(run.step)
             losses.clear()
             run.optimizer.step(closure)
+            if (scheduler := run.parts.get("scheduler")) is not None:
+                scheduler.step()
             run.step += 1
             # Some optimizers call this several times; the first call is at the current parameters.
             if not checks.all_finite(losses[0]):
@@ -202,39 +216,14 @@ def _train(run, loss, batches, schedule, steps: int, progress: bool) -> None:
             bar.update()
 
 
-class _Batches:
-    """The training samples as a function of the step alone, so that a resumed run sees the same.
-
-    Every epoch is one permutation, drawn from (seed, epoch); its last batch may be smaller.
-    """
-
-    def __init__(self, train, batch_size: int | None, seed: int):
-        count = len(train.target)
-        if batch_size is not None:
-            check_integer(batch_size, "batch_size", 1)
-        self.train, self.seed = train, seed
-        self.size = None if batch_size is None or batch_size >= count else batch_size
-        self.per_epoch = 1 if self.size is None else math.ceil(count / self.size)
-        self.epoch, self.order = -1, None
-
-    def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs and target of update number `step` (0-based)."""
-        if self.size is None:
-            return self.train.inputs, self.train.target
-        epoch, index = divmod(step, self.per_epoch)
-        if epoch != self.epoch:
-            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.train.target))
-            self.epoch, self.order = epoch, torch.from_numpy(order).to(self.train.target.device)
-        chosen = self.order[index * self.size : (index + 1) * self.size]
-        return self.train.inputs[chosen], self.train.target[chosen]
-
-
 class _Run:
     """Everything that changes while a model trains, and what it takes to go on from there."""
 
-    def __init__(self, model, data, optimizer, probes, metadata):
+    def __init__(self, model, data, optimizer, probes, metadata, parts=None):
         self.model, self.data, self.optimizer, self.probes = model, data, optimizer, probes
         self.metadata = metadata
+        # What else changes, by name, with state_dict and load_state_dict.
+        self.parts = {name: part for name, part in (parts or {}).items() if part is not None}
         self.step = 0
         self.rows: list[dict[str, float]] = []
         self.diverged_at: int | None = None
@@ -286,8 +275,10 @@ class _Run:
         self.configuration = {k: v for k, v in self.metadata.items() if k not in left_out} | {
             "probe_steps": sorted(schedule),
             "initial weights": fingerprint(self.model.state_dict()),
-            "training labels": fingerprint({"target": self.data.train.target}),
         }
+        if "batches" not in self.parts:
+            labels = fingerprint({"target": self.data.train.target})
+            self.configuration["training labels"] = labels
         if path.exists():
             self._resume()
         if self.step < self.metadata["steps"] and self.diverged_at is None:
@@ -300,6 +291,7 @@ class _Run:
             "step": self.step,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
             "probes": [_state(probe) for probe in self.probes],
             "random": random_state(),
             "history": self.history().to_dict(),
@@ -312,6 +304,8 @@ class _Run:
             history = History.from_dict(state["history"], str(self.path))
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
+            for name, part in self.parts.items():
+                part.load_state_dict(state["parts"][name])
             for probe, saved in zip(self.probes, state["probes"], strict=True):
                 if saved is not None:
                     probe.load_state_dict(saved)
@@ -324,56 +318,6 @@ class _Run:
         self.step = state["step"]
         self.rows, self.diverged_at = history.rows, history.diverged_at
         self.last_good = _copy(self.model.state_dict())
-
-
-def _resolve_optimizer(optimizer, model, lr, batches: _Batches) -> tuple[Any, str]:
-    """An optimizer object and its name, from either."""
-    if isinstance(optimizer, str):
-        if lr is None:
-            raise ValueError(f"lr must be given with the optimizer name {optimizer!r}")
-        if optimizer == "gd" and batches.size is not None:
-            raise ValueError("batch_size must be None for 'gd'; with batches it is 'sgd'")
-        # BulkSGD measures the curvature of the training loss, so it has to see the images.
-        options = {"inputs": batches.train.inputs} if optimizer == "bulk_sgd" else {}
-        return make_optimizer(optimizer, model, lr, **options), optimizer
-    if not callable(getattr(optimizer, "step", None)):
-        raise TypeError(
-            f"optimizer must be a name or have step(closure), got {type(optimizer).__name__}"
-        )
-    if lr is not None:
-        raise ValueError("lr must be None with an optimizer object, which has its own")
-    groups = getattr(optimizer, "param_groups", [])
-    held = {id(parameter) for group in groups for parameter in group["params"]}
-    if held and held.isdisjoint(map(id, model.parameters())):
-        raise ValueError(
-            "optimizer must hold parameters of this model, got one that holds none of them (of "
-            "another model, or of a copy): it would train nothing here"
-        )
-    return optimizer, type(optimizer).__name__.lower()
-
-
-def _follow(optimizer: Any) -> None:
-    """Bring what an optimizer remembers to where its parameters are by now."""
-    remembered = getattr(optimizer, "state", {})
-    if any(
-        isinstance(value, Tensor) and value.ndim and value.device != parameter.device
-        for parameter, state in remembered.items()
-        if isinstance(parameter, Tensor)
-        for value in state.values()
-    ):
-        optimizer.load_state_dict(optimizer.state_dict())  # as torch itself does it
-
-
-def _check_spares_inputs(model: nn.Module, inputs: Tensor) -> None:
-    """Require a model that does not overwrite its inputs: they are the data set itself."""
-    with _modes_restored(model):
-        model.eval()
-        try:
-            writes = writes_into(model, inputs)
-        except Exception:  # of the model's own: it comes again where it can be understood
-            return
-    if writes:
-        raise ValueError(WRITES)
 
 
 def _schedule(probe_steps: int | Sequence[int], steps: int) -> set[int]:
@@ -390,7 +334,7 @@ def _schedule(probe_steps: int | Sequence[int], steps: int) -> set[int]:
 @contextmanager
 def _training(model: nn.Module, seed: int) -> Iterator[None]:
     """Train mode and a seeded random state inside; the caller's modes and state after."""
-    with _modes_restored(model), random_state_restored():
+    with modes_restored(model), random_state_restored():
         torch.manual_seed(seed)
         model.train()
         yield
@@ -400,31 +344,10 @@ def _training(model: nn.Module, seed: int) -> Iterator[None]:
 @contextmanager
 def _looking(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; nothing that a probe does to modes, gradients or chance outlives it."""
-    with _modes_restored(model), random_state_restored():
+    with modes_restored(model), random_state_restored():
         model.eval()
         yield
     model.zero_grad(set_to_none=True)
-
-
-@contextmanager
-def _modes_restored(model: nn.Module) -> Iterator[None]:
-    # Module by module: a part may deliberately be in another mode than the whole.
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Those of the values that say something and that JSON can keep: numbers, words, tuples."""
-    said = {name: value for name, value in values.items() if value is not False}
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in said.items()
-        if isinstance(value, int | float | str | tuple) and not name.startswith("_")
-    }
 
 
 def _check_finite(model: nn.Module) -> None:

@@ -143,11 +143,6 @@ def test_fit_refuses_a_model_that_overwrites_the_data_before_it_does():
     assert torch.equal(whole.train.inputs, INPUTS)
 
 
-def test_fit_refuses_a_loss_of_logits():
-    with pytest.raises(TypeError, match="CrossEntropyLoss, which takes logits"):
-        cc.fit(network(), data(), nn.CrossEntropyLoss(), lr=0.1, steps=1, progress=False)
-
-
 def test_fit_trains_with_bulk_sgd_and_batch_norm():
     model = network(nn.BatchNorm1d(5))
     history = cc.fit(model, data(), optimizer="bulk_sgd", lr=0.1, steps=3, progress=False)

@@ -1,0 +1,119 @@
+"""What a caller gives to `fit`, in one of several forms, made into the one that its loop needs."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._conduct import modes_restored, writes_into
+from .batches import LoadedBatches, SplitBatches, check_smallest_batch
+from .losses import WRITES
+from .optimizers import make_optimizer
+
+
+def resolve_optimizer(optimizer, model, lr, batches) -> tuple[Any, str]:
+    """An optimizer object and its name, from either."""
+    if isinstance(optimizer, str):
+        if lr is None:
+            raise ValueError(f"lr must be given with the optimizer name {optimizer!r}")
+        if optimizer == "gd" and (batches.size is not None or batches.train is None):
+            raise ValueError("batch_size must be None for 'gd'; with batches it is 'sgd'")
+        # BulkSGD measures the curvature of the training loss, so it has to see the images.
+        sees = optimizer == "bulk_sgd" and batches.train is not None
+        options = {"inputs": batches.train.inputs} if sees else {}
+        return make_optimizer(optimizer, model, lr, **options), optimizer
+    if not callable(getattr(optimizer, "step", None)):
+        raise TypeError(
+            f"optimizer must be a name or have step(closure), got {type(optimizer).__name__}"
+        )
+    if lr is not None:
+        raise ValueError("lr must be None with an optimizer object, which has its own")
+    groups = getattr(optimizer, "param_groups", [])
+    held = {id(parameter) for group in groups for parameter in group["params"]}
+    if held and held.isdisjoint(map(id, model.parameters())):
+        raise ValueError(
+            "optimizer must hold parameters of this model, got one that holds none of them (of "
+            "another model, or of a copy): it would train nothing here"
+        )
+    _follow(optimizer)
+    return optimizer, type(optimizer).__name__.lower()
+
+
+def _follow(optimizer: Any) -> None:
+    """Bring what an optimizer remembers to where its parameters are by now."""
+    remembered = getattr(optimizer, "state", {})
+    if any(
+        isinstance(value, Tensor) and value.ndim and value.device != parameter.device
+        for parameter, state in remembered.items()
+        if isinstance(parameter, Tensor)
+        for value in state.values()
+    ):
+        optimizer.load_state_dict(optimizer.state_dict())  # as torch itself does it
+
+
+def resolve_scheduler(scheduler: Any, optimizer: Any) -> Any:
+    """A scheduler of this optimizer, from one or from a function that makes it; None stays None."""
+    if scheduler is None:
+        return None
+    if isinstance(scheduler, type) or (callable(scheduler) and not hasattr(scheduler, "step")):
+        scheduler = scheduler(optimizer)
+    if not all(hasattr(scheduler, name) for name in ("step", "state_dict", "load_state_dict")):
+        raise TypeError(
+            "scheduler must be one of torch.optim.lr_scheduler, or a function that makes one from "
+            f"the optimizer, got {type(scheduler).__name__}"
+        )
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        raise TypeError(
+            "scheduler must step without a value, which ReduceLROnPlateau asks for: take another"
+        )
+    if getattr(scheduler, "optimizer", optimizer) is not optimizer:
+        raise ValueError(
+            "scheduler must belong to the optimizer of this run, got one of another optimizer; "
+            "with an optimizer's name give a function, such as lambda optimizer: StepLR(optimizer, "
+            "100)"
+        )
+    return scheduler
+
+
+def resolve_batches(
+    data, batch_size: int | None, seed: int, device
+) -> SplitBatches | LoadedBatches:
+    train = getattr(data, "train", data)
+    if hasattr(train, "inputs") and hasattr(train, "target"):
+        return SplitBatches(train, batch_size, seed)
+    batches = LoadedBatches(train, seed, device)
+    if batch_size is not None:
+        raise ValueError("batch_size must be None where data yields batches of its own")
+    return batches
+
+
+def check_model(model: nn.Module, batches: SplitBatches | LoadedBatches) -> None:
+    """Require a model that can train on these batches, and leaves inputs that come again alone."""
+    with modes_restored(model):
+        model.train()
+        check_smallest_batch(model, batches)
+        model.eval()
+        try:
+            writes = batches.train is not None and writes_into(model, batches.train.inputs)
+        except Exception:  # of the model's own: it comes again where it can be understood
+            return
+    if writes:
+        raise ValueError(WRITES)
+
+
+def described(part: Any) -> dict[str, Any]:
+    """Name and settings of a loss or scheduler, a loss's class weights among them."""
+    settings = {name: value for name, value in vars(part).items() if name != "training"}
+    if isinstance(part, nn.Module):
+        settings |= {name: tuple(value.tolist()) for name, value in part.named_buffers()}
+    return {"name": getattr(part, "__name__", type(part).__name__), **plain(settings)}
+
+
+def plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Those of the values that say something and that JSON can keep: numbers, words, tuples."""
+    said = {name: value for name, value in values.items() if value is not False}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in said.items()
+        if isinstance(value, int | float | str | tuple) and not name.startswith("_")
+    }
