@@ -356,6 +356,14 @@ def input_gradient(total: Tensor, point: Tensor, **options: bool) -> Tensor:
     return found
 
 
+def not_twice(error: object) -> ValueError:
+    """What to say where torch has no second derivative."""
+    return ValueError(
+        "model must consist of operations that torch can differentiate twice, got one that it "
+        f"cannot ({error}); replace it by a differentiable one"
+    )
+
+
 def shortened(text: str) -> str:
     """The first sentence of what torch says."""
     return text.split(". ")[0]

@@ -1,14 +1,80 @@
 """What a caller gives to `fit`, in one of several forms, made into the one that its loop needs."""
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._checks import check_inputs, check_logits
 from ._conduct import modes_restored, writes_into
 from .batches import LoadedBatches, SplitBatches, check_smallest_batch
-from .losses import WRITES
+from .losses import WRITES, LossTerms, _called, _plain_terms, _widened
 from .optimizers import make_optimizer
+
+
+class LossOfLogits:
+    """A loss of the logits alone, called as loss(logits, target), such as nn.CrossEntropyLoss().
+
+    Args:
+        criterion: gives a scalar; a module is moved to the device of the logits.
+
+    Raises:
+        ValueError, TypeError: when called: logits that are no finite tensor, a loss that is no
+            scalar.
+
+    Example:
+        >>> loss = LossOfLogits(nn.CrossEntropyLoss(label_smoothing=0.1))
+        >>> loss(nn.Flatten(), torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])).total
+        tensor(1.0986)
+    """
+
+    def __init__(self, criterion: Callable[[Tensor, Tensor], Tensor]):
+        self.criterion = criterion
+
+    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
+        """The loss of a batch; `cross_entropy` is NaN where the target is no label of each."""
+        check_inputs(inputs, integers=True)
+        logits = _called(model, inputs)
+        check_logits(logits, "model(inputs)")
+        logits = _widened(logits)
+        if isinstance(self.criterion, nn.Module):
+            self.criterion.to(logits.device)
+        total = self.criterion(logits, target)
+        if not isinstance(total, Tensor) or total.ndim:
+            raise ValueError(
+                "loss(logits, target) must be a scalar torch.Tensor, got "
+                f"{tuple(total.shape) if isinstance(total, Tensor) else type(total).__name__}: "
+                "let it take the mean over the samples"
+            )
+        labels = target.dtype == torch.int64 and target.shape == logits.shape[:1]
+        plain_one = F.cross_entropy(logits, target) if labels else total.new_tensor(torch.nan)
+        return _plain_terms(total, logits, target, plain_one)
+
+
+def resolve_loss(loss: Callable) -> Callable:
+    """A loss called as loss(model, inputs, target); one of two arguments is a `LossOfLogits`.
+
+    Args:
+        loss: asks for (model, inputs, target), or for (logits, target).
+
+    Raises:
+        TypeError: not callable.
+    """
+    if not callable(loss):
+        raise TypeError(
+            "loss must be called as loss(model, inputs, target) or loss(logits, target), got "
+            f"{type(loss).__name__}"
+        )
+    try:
+        arguments = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss)
+    except (TypeError, ValueError):  # some of those written in C tell nothing
+        return loss
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p for p in arguments.parameters.values() if p.default is p.empty]
+    return LossOfLogits(loss) if [p.kind in by_place for p in needed] == [True] * 2 else loss
 
 
 def resolve_optimizer(optimizer, model, lr, batches) -> tuple[Any, str]:

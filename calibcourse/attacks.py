@@ -69,7 +69,7 @@ class Ball:
         check_real(self.epsilon, "epsilon", minimum=0.0)
         check_choice(self.norm, "norm", NORMS)
         if self.clip is not None:
-            _check_clip(self.clip, self.centre)
+            check_clip(self.clip, self.centre)
 
     @torch.no_grad()
     def project(self, point: Tensor) -> Tensor:
@@ -416,8 +416,8 @@ def _check_steps(steps: int, step_size: float | None) -> None:
         check_real(step_size, "step_size", minimum=0.0)
 
 
-def _check_clip(clip: tuple[float, float], inputs: Tensor) -> None:
-    """Require a range (low, high) with low < high that holds every input."""
+def check_clip(clip: tuple[float, float], inputs: Tensor | None = None) -> None:
+    """Require a range (low, high) with low < high that holds every input given."""
     if not isinstance(clip, tuple | list) or len(clip) != 2:
         raise TypeError(f"clip must be a pair (low, high) or None, got {clip!r}")
     for bound in clip:
@@ -425,6 +425,8 @@ def _check_clip(clip: tuple[float, float], inputs: Tensor) -> None:
     low, high = clip
     if low >= high:
         raise ValueError(f"clip must have low < high, got {clip!r}")
+    if inputs is None:
+        return
     smallest, largest = value_range(inputs)
     if smallest < low or largest > high:
         raise ValueError(

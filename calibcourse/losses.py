@@ -12,11 +12,11 @@ pass. One step of training is
     terms.total.backward()
 """
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from weakref import WeakSet
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,6 @@ from ._checks import (
     check_choice,
     check_inputs,
     check_integer,
-    check_logits,
     check_logits_and_target,
     check_real,
 )
@@ -37,12 +36,13 @@ from ._conduct import (
     check_is_tensor,
     exact_kernels,
     input_gradient,
+    not_twice,
     plain,
     undisturbed,
     usable,
     version,
 )
-from .attacks import Ball
+from .attacks import Ball, Clip, check_clip
 from .margins import NORMS, soft_margin, true_margin
 
 WRITES = "model must not write into its inputs: let its forward begin with inputs = inputs.clone()"
@@ -77,31 +77,64 @@ class CrossEntropy:
     """Mean cross-entropy in nats, with optional label smoothing (Szegedy et al. 2016).
 
     Label smoothing moves the share α of the target mass from the true class to all K classes
-    evenly: (1 - α) · CE + α · mean_k(-log p_k).
+    evenly: (1 - α) · CE + α · mean_k(-log p_k). With class weights w the mean is
+    Σ_i w_{y_i} ℓ_i / Σ_i w_{y_i}, as torch's own. Weights move the probabilities that are best away
+    from the classes' shares of the data: what is calibrated then, is another population.
 
     Args:
         label_smoothing: α, in [0, 1].
+        weight: K numbers > 0, one per class, or a tensor (K,); None weighs all alike.
+        ignore_index: a label whose samples are left out, such as -100 for unlabelled ones.
 
     Raises:
-        ValueError, TypeError: label_smoothing outside [0, 1] or not a number. When called: inputs,
-            labels or logits of a wrong shape or dtype, or not finite.
+        ValueError, TypeError: label_smoothing outside [0, 1] or not a number, a weight that is not
+            positive, ignore_index no integer. When called: inputs, labels or logits of a wrong
+            shape or dtype, or not finite; weights that are not K; a batch of ignored samples only.
 
     Example:
         >>> CrossEntropy()(nn.Flatten(), torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]))
         LossTerms(total=1.099, cross_entropy=1.099, robust=0, smooth=0, logits=(4, 3))
+        >>> loss, logits = CrossEntropy(weight=(1.0, 3.0)), torch.tensor([[2.0, 0], [2.0, 0]])
+        >>> loss(nn.Identity(), logits, torch.tensor([0, 1])).total  # (1 · 0.127 + 3 · 2.127) / 4
+        tensor(1.6269)
     """
 
     label_smoothing: float = 0.0
+    weight: Sequence[float] | None = None
+    ignore_index: int | None = None
 
     def __post_init__(self) -> None:
         check_real(self.label_smoothing, "label_smoothing", 0.0, 1.0)
+        if self.weight is not None:
+            weight = self.weight.tolist() if isinstance(self.weight, Tensor) else self.weight
+            object.__setattr__(self, "weight", tuple(weight))
+            for value in self.weight:
+                check_real(value, "weight", 0.0, strict=True)
+        if self.ignore_index is not None:
+            check_integer(self.ignore_index, "ignore_index", -(2**63))
 
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
-        """The loss of a batch, with its terms and the logits."""
+        """The loss of a batch, with its terms and the logits, those of ignored samples too."""
         check_inputs(inputs, integers=True)
-        logits = _logits(model, inputs, target)
-        total = F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
-        return _plain_terms(total, logits, target, None if self.label_smoothing else total)
+        logits = _logits(model, inputs, target, self.ignore_index)
+        given = {} if self.ignore_index is None else {"ignore_index": self.ignore_index}
+        total = F.cross_entropy(
+            logits,
+            target,
+            weight=None if self.weight is None else self._weight_of(logits),
+            label_smoothing=self.label_smoothing,
+            **given,
+        )
+        plain = not self.label_smoothing and self.weight is None
+        cross_entropy = total if plain else F.cross_entropy(logits.detach(), target, **given)
+        return _plain_terms(total, logits, target, cross_entropy)
+
+    def _weight_of(self, logits: Tensor) -> Tensor:
+        if len(self.weight or ()) != logits.shape[1]:
+            raise ValueError(
+                f"weight must have one number per class, {logits.shape[1]}, got {self.weight}"
+            )
+        return logits.new_tensor(self.weight)
 
 
 @dataclass(frozen=True)
@@ -166,68 +199,6 @@ class MeanSquaredError:
         return _plain_terms(total, logits, target)
 
 
-class LossOfLogits:
-    """A loss of the logits alone, called as loss(logits, target), such as nn.CrossEntropyLoss().
-
-    Args:
-        criterion: gives a scalar; a module is moved to the device of the logits.
-
-    Raises:
-        ValueError, TypeError: when called: logits that are no finite tensor, a loss that is no
-            scalar.
-
-    Example:
-        >>> loss = LossOfLogits(nn.CrossEntropyLoss(label_smoothing=0.1))
-        >>> loss(nn.Flatten(), torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])).total
-        tensor(1.0986)
-    """
-
-    def __init__(self, criterion: Callable[[Tensor, Tensor], Tensor]):
-        self.criterion = criterion
-
-    def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
-        """The loss of a batch; `cross_entropy` is NaN where the target is no label of each."""
-        check_inputs(inputs, integers=True)
-        logits = _called(model, inputs)
-        check_logits(logits, "model(inputs)")
-        logits = _widened(logits)
-        if isinstance(self.criterion, nn.Module):
-            self.criterion.to(logits.device)
-        total = self.criterion(logits, target)
-        if not isinstance(total, Tensor) or total.ndim:
-            raise ValueError(
-                "loss(logits, target) must be a scalar torch.Tensor, got "
-                f"{tuple(total.shape) if isinstance(total, Tensor) else type(total).__name__}: "
-                "let it take the mean over the samples"
-            )
-        labels = target.dtype == torch.int64 and target.shape == logits.shape[:1]
-        plain_one = F.cross_entropy(logits, target) if labels else total.new_tensor(torch.nan)
-        return _plain_terms(total, logits, target, plain_one)
-
-
-def of_model(loss: Callable) -> Callable:
-    """A loss called as loss(model, inputs, target); one of two arguments is a `LossOfLogits`.
-
-    Args:
-        loss: asks for (model, inputs, target), or for (logits, target).
-
-    Raises:
-        TypeError: not callable.
-    """
-    if not callable(loss):
-        raise TypeError(
-            "loss must be called as loss(model, inputs, target) or loss(logits, target), got "
-            f"{type(loss).__name__}"
-        )
-    try:
-        arguments = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss)
-    except (TypeError, ValueError):  # some of those written in C tell nothing
-        return loss
-    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [p for p in arguments.parameters.values() if p.default is p.empty]
-    return LossOfLogits(loss) if [p.kind in by_place for p in needed] == [True] * 2 else loss
-
-
 @dataclass(frozen=True)
 class CalMO:
     """The paper's margin-aware objective (arXiv 2604.20614, Sec. 5).
@@ -248,7 +219,8 @@ class CalMO:
       network whose gradient is taken, and its clean pass can serve the attack.
     - Only the clean pass updates running statistics: they describe clean data.
     - Inputs are in [0, 1], and ε, step size and ∇_x are in these units; x_adv is clipped to [0, 1].
-      With "l2", a step spends no length on pixels that it would push out of [0, 1].
+      With "l2", a step spends no length on pixels that it would push out of [0, 1]. For inputs that
+      are normalised outside the model, `clip` is their range, or None, and ε is in their units.
 
     A step on a network with forward cost 1 costs 14, against 3 for cross-entropy: the clean pass
     serves the cross-entropy, the KL, the margin gradient and the first step of the attack, and no
@@ -261,10 +233,12 @@ class CalMO:
         steps: number of attack steps, >= 1.
         step_size: length of one attack step, > 0, in input units.
         norm: of the ball, "linf" or "l2".
+        clip: (low, high), the range of valid inputs, or None where there is none.
 
     Raises:
         ValueError, TypeError: an argument outside these ranges. When called: inputs, labels or
-            logits of a wrong shape or dtype, or not finite; inputs outside [0, 1] where λ_r > 0.
+            logits of a wrong shape or dtype, or not finite; inputs outside `clip` where λ_r > 0; an
+            operation without a second derivative, such as torch.cdist, where λ_s > 0.
 
     Example:
         >>> model = nn.Linear(2, 2, bias=False)
@@ -280,6 +254,7 @@ class CalMO:
     steps: int = 3
     step_size: float = 2 / 255
     norm: str = "linf"
+    clip: Clip = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         check_real(self.robust_weight, "robust_weight", minimum=0.0)
@@ -288,6 +263,9 @@ class CalMO:
         check_integer(self.steps, "steps", 1)
         check_real(self.step_size, "step_size", minimum=0.0, strict=True)
         check_choice(self.norm, "norm", NORMS)
+        if self.clip is not None:
+            check_clip(self.clip)
+            object.__setattr__(self, "clip", tuple(self.clip))
 
     @undisturbed(autocast=True)
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
@@ -296,7 +274,7 @@ class CalMO:
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
         model, inputs = plain(model), usable(inputs)
         # Nothing is clipped, and no range required, where nothing is attacked.
-        clip = (0.0, 1.0) if self.robust_weight else None
+        clip = self.clip if self.robust_weight else None
         ball = Ball(inputs.detach(), self.epsilon, self.norm, clip)
         # Both terms are built from gradients, also in validation, inside torch.no_grad().
         with torch.enable_grad(), exact_kernels(model) if self.smooth_weight else nullcontext():
@@ -306,6 +284,7 @@ class CalMO:
         robust = smooth = torch.zeros_like(cross_entropy)
         if self.smooth_weight:
             smooth = _squared_margin_gradient(logits, target, clean)
+            _check_twice(model, smooth, clean)
         if self.robust_weight:
             try:
                 robust = self._robust_term(model, ball, target, clean, logits)
@@ -349,9 +328,21 @@ class CalMO:
         )
 
 
-def _logits(model: Callable[[Tensor], Tensor], inputs: Tensor, target: Tensor) -> Tensor:
+def _logits(
+    model: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    target: Tensor,
+    ignore_index: int | None = None,
+) -> Tensor:
     """The model's logits: checked, and never narrower than float32, also under autocast."""
     logits = _called(model, inputs)
+    if ignore_index is not None and isinstance(target, Tensor):
+        ignored = target == ignore_index
+        if ignored.all():
+            raise ValueError(
+                f"target must hold a label other than ignore_index, got {ignore_index} alone"
+            )
+        target = target.masked_fill(ignored, 0)
     check_logits_and_target(logits, target, "model(inputs)")
     return _widened(logits)
 
@@ -396,6 +387,39 @@ def _cross_entropy_gradient(
     """
     total = -F.logsigmoid(soft_margin(logits, target)).sum()
     return input_gradient(total, point, retain_graph=retain_graph)
+
+
+def _check_twice(model: nn.Module, smooth: Tensor, clean: Tensor) -> None:
+    """Require a derivative of the smoothness term, tried when a model is seen for the first time.
+
+    Else `backward` would fail in torch's own words, in the caller's line. The derivative is the one
+    in the inputs, so that no hook of a parameter takes it for one of training.
+    """
+    if model in _differentiable_twice or not smooth.requires_grad:
+        return
+    try:
+        torch.autograd.grad(smooth, clean, retain_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        if "memory" in str(error):
+            raise
+        raise not_twice(error) from error
+    if any(node.name() == "torch::autograd::Error" for node in _nodes(smooth.grad_fn)):
+        raise not_twice("a function marked once_differentiable")
+    _differentiable_twice.add(model)
+
+
+def _nodes(root: torch.autograd.graph.Node | None) -> set[torch.autograd.graph.Node]:
+    """All nodes of a graph."""
+    found, waiting = set(), [root]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in found:
+            found.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    return found
+
+
+_differentiable_twice: WeakSet[nn.Module] = WeakSet()
 
 
 def _squared_margin_gradient(logits: Tensor, target: Tensor, clean: Tensor) -> Tensor:

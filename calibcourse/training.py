@@ -25,6 +25,7 @@ from ._given import (
     described,
     plain,
     resolve_batches,
+    resolve_loss,
     resolve_optimizer,
     resolve_scheduler,
 )
@@ -34,7 +35,7 @@ from .checkpoint import (
     write_checkpoint,
 )
 from .history import History, even_steps
-from .losses import CrossEntropy, of_model
+from .losses import CrossEntropy
 from .probes import Probe
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def fit(
     """
     check_integer(steps, "steps", 1)
     check_integer(seed, "seed", 0)
-    loss = CrossEntropy() if loss is None else of_model(loss)
+    loss = CrossEntropy() if loss is None else resolve_loss(loss)
     schedule = _schedule(probe_steps, steps)
     if device is None:
         device = next(model.parameters()).device

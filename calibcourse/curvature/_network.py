@@ -17,7 +17,15 @@ from .._checks import (
     check_inputs,
     check_logits,
 )
-from .._conduct import check_no_inference, exact_kernels, in_float64, plain, usable, well_behaved
+from .._conduct import (
+    check_no_inference,
+    exact_kernels,
+    in_float64,
+    not_twice,
+    plain,
+    usable,
+    well_behaved,
+)
 from .._devices import has_float64
 
 GRAPH_BYTES = 2**27  # what the graph of one batch may hold; memory peaks at about 4 times that
@@ -213,10 +221,7 @@ class Linearization:
         except RuntimeError as error:
             if "memory" in str(error):
                 raise
-            raise ValueError(
-                "model must consist of operations that torch can differentiate twice, got one that "
-                f"it cannot ({error}); replace it by a differentiable one"
-            ) from error
+            raise not_twice(error) from error
 
 
 def gradients(

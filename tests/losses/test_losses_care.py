@@ -244,3 +244,118 @@ def test_what_a_learner_sees():
     assert "tensor" not in repr(terms)
     assert repr(FocalLoss()) == "FocalLoss(gamma=2.0)"
     assert CalMO() == CalMO(0.5, 0.01, 8 / 255, 3, 2 / 255, "linf")
+
+
+@pytest.mark.parametrize("clip", [(1.0, 0.0), (0.0,), "01", (0.0, math.inf)])
+def test_bad_range_of_inputs(clip):
+    with pytest.raises((TypeError, ValueError), match="clip must"):
+        CalMO(clip=clip)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_inputs_normalised_outside_the_model_with_the_range_in_their_units(norm):
+    mean, std = 0.3, 0.25
+    settings = {"robust_weight": 1.0, "smooth_weight": 0.0, "norm": norm}
+
+    class Normalised(nn.Module):
+        def __init__(self, model: nn.Module):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            return self.model((x - mean) / std)
+
+    model, (inputs, target) = tanh_mlp(), batch()
+    inside = CalMO(epsilon=0.1, step_size=0.05, **settings)(Normalised(model), inputs, target)
+    units = {"epsilon": 0.1 / std, "step_size": 0.05 / std, "clip": (-mean / std, (1 - mean) / std)}
+    normalised = (inputs - mean) / std
+    outside = CalMO(**units, **settings)(model, normalised.clamp(*units["clip"]), target)
+    assert torch.allclose(outside.robust, inside.robust, rtol=1e-9)  # float64 rounding
+    with pytest.raises(ValueError, match="inputs must lie inside"):
+        CalMO(**settings)(model, normalised, target)
+    free = CalMO(epsilon=0.1 / std, step_size=0.05 / std, clip=None, **settings)
+    assert free(model, normalised, target).robust >= outside.robust  # a larger ball to search
+
+
+class Distances(nn.Module):
+    """A head of distances to prototypes; torch has their first derivative alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 4).double()
+        self.prototypes = nn.Parameter(torch.rand(3, 4, dtype=torch.float64))
+
+    def forward(self, x):
+        return -torch.cdist(self.layer(x.flatten(1)), self.prototypes)
+
+
+class Squared(torch.autograd.Function):
+    """A square whose author allowed one derivative."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return 2 * ctx.saved_tensors[0] * gradient
+
+
+class Once(nn.Linear):
+    def forward(self, x):
+        return super().forward(Squared.apply(x.flatten(1)))
+
+
+def test_a_function_without_second_derivative_is_named_before_backward():
+    with pytest.raises(ValueError, match=r"differentiate twice.*marked once_differentiable"):
+        CalMO()(Once(6, 3).double(), *batch())
+
+
+def test_an_operation_without_second_derivative_is_named_before_backward():
+    inputs, target = batch()
+    with pytest.raises(ValueError, match=r"operations that torch can differentiate twice.*cdist"):
+        CalMO()(Distances(), inputs, target)
+    CalMO(smooth_weight=0)(Distances(), inputs, target).total.backward()  # one is enough there
+    with torch.no_grad():
+        assert torch.isfinite(CalMO()(Distances(), inputs, target).total)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("ignore_index", [None, -100, 1])
+@pytest.mark.parametrize("weight", [None, (1.0, 2.0, 0.5), torch.tensor([1.0, 2.0, 0.5])])
+def test_weights_and_ignored_labels_are_torchs(weight, ignore_index, label_smoothing):
+    model, (inputs, target) = tanh_mlp(), batch()
+    if ignore_index is not None:
+        target[::3] = ignore_index
+    loss = CrossEntropy(label_smoothing, weight, ignore_index)
+    terms = loss(model, inputs, target)
+    tensor = None if weight is None else torch.as_tensor(weight, dtype=torch.float64)
+    given = {} if ignore_index is None else {"ignore_index": ignore_index}
+    peer = nn.CrossEntropyLoss(tensor, label_smoothing=label_smoothing, **given)
+    assert torch.equal(terms.total, peer(model(inputs), target))
+    kept = target != (-100 if ignore_index is None else ignore_index)
+    plain = nn.functional.cross_entropy(model(inputs)[kept], target[kept])
+    assert torch.allclose(terms.cross_entropy, plain, rtol=1e-12)
+    assert len(terms.logits) == len(inputs)
+    assert hash(loss) == hash(CrossEntropy(label_smoothing, weight, ignore_index))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"weight": (1.0, 0.0, 1.0)}, r"weight must lie in \(0.0, inf\)"),
+        ({"weight": (1.0, 1.0)}, "weight must have one number per class, 3"),
+        ({"weight": ("1", "1", "1")}, "weight must be a real number"),
+        ({"ignore_index": 1.0}, "ignore_index must be an int"),
+        ({"ignore_index": -100}, r"target must lie in 0..2, got values from -7"),
+        ({"ignore_index": -7}, "a label other than ignore_index, got -7 alone"),
+    ],
+)
+def test_bad_weights_and_ignored_labels(options, message):
+    model, (inputs, target) = tanh_mlp(), batch()
+    if "ignore_index" in options:
+        target[:] = -7
+    with pytest.raises((TypeError, ValueError), match=message):
+        CrossEntropy(**options)(model, inputs, target)
