@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -191,12 +192,13 @@ def check_inputs(inputs: Tensor, name: str = "inputs", *, integers: bool = False
     check_finite(inputs, name)
 
 
-def check_integer(value: int, name: str, minimum: int) -> None:
-    """Require an integer (not a bool) of at least `minimum`."""
-    if isinstance(value, bool) or not isinstance(value, int):
+def check_integer(value: int, name: str, minimum: int) -> int:
+    """Require an integer (not a bool) of at least `minimum`; NumPy's come back as Python's own."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    return int(value)
 
 
 def check_real(
@@ -206,14 +208,18 @@ def check_real(
     maximum: float = float("inf"),
     *,
     strict: bool = False,
-) -> None:
-    """Require a finite real number in [minimum, maximum], or in the open interval if `strict`."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+) -> float:
+    """Require a finite real number in [minimum, maximum], or in the open interval if `strict`.
+
+    NumPy's numbers come back as Python's own.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a real number, got {type(value).__name__}")
     inside = minimum < value < maximum if strict else minimum <= value <= maximum
     if not inside or value in (float("inf"), -float("inf")):
         left, right = ("(", ")") if strict else ("[", "]")
         raise ValueError(f"{name} must lie in {left}{minimum}, {maximum}{right}, got {value}")
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def check_choice(value: str, name: str, choices: Collection[str]) -> None:

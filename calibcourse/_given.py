@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -177,6 +178,7 @@ def described(part: Any) -> dict[str, Any]:
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:
     """Those of the values that say something and that JSON can keep: numbers, words, tuples."""
+    values = {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
     said = {name: value for name, value in values.items() if value is not False}
     return {
         name: list(value) if isinstance(value, tuple) else value

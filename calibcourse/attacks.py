@@ -245,7 +245,7 @@ def robust_margin(
     inputs = usable(inputs)
     ball = Ball(inputs, epsilon, norm, clip)
     _check_steps(steps, step_size)
-    check_integer(batch_size, "batch_size", 1)
+    batch_size = check_integer(batch_size, "batch_size", 1)
     model = _checked(model, inputs, target)
     if epsilon == 0:
         return RobustMargin(_margin_at(model, inputs, target), inputs.detach().clone())
@@ -411,9 +411,9 @@ def _checked(model: Model, inputs: Tensor, target: Tensor) -> Model:
 
 
 def _check_steps(steps: int, step_size: float | None) -> None:
-    check_integer(steps, "steps", 1)
+    steps = check_integer(steps, "steps", 1)
     if step_size is not None:
-        check_real(step_size, "step_size", minimum=0.0)
+        step_size = check_real(step_size, "step_size", minimum=0.0)
 
 
 def check_clip(clip: tuple[float, float], inputs: Tensor | None = None) -> None:

@@ -30,7 +30,7 @@ class SplitBatches:
     def __init__(self, train: Any, batch_size: int | None, seed: int):
         count = len(train.target)
         if batch_size is not None:
-            check_integer(batch_size, "batch_size", 1)
+            batch_size = check_integer(batch_size, "batch_size", 1)
         self.train, self.seed = train, seed
         self.whole = (train.inputs, train.target)
         self.size = None if batch_size is None or batch_size >= count else batch_size

@@ -190,8 +190,8 @@ def even_steps(steps: int, n: int) -> list[int]:
         >>> even_steps(1000, 5)
         [0, 250, 500, 750, 1000]
     """
-    check_integer(steps, "steps", 0)
-    check_integer(n, "n", 2)
+    steps = check_integer(steps, "steps", 0)
+    n = check_integer(n, "n", 2)
     return _rounded(np.linspace(0, steps, n))
 
 
@@ -215,8 +215,8 @@ def log_steps(steps: int, n: int) -> list[int]:
         >>> log_steps(1000, 5)
         [0, 1, 10, 100, 1000]
     """
-    check_integer(steps, "steps", 1)
-    check_integer(n, "n", 2)
+    steps = check_integer(steps, "steps", 1)
+    n = check_integer(n, "n", 2)
     return [0, *_rounded(np.geomspace(1, steps, n - 1))]
 
 

@@ -204,7 +204,7 @@ def margin_moment_share(margin: Tensor, fraction: float = 0.01) -> Tensor:
         tensor(0.9679)
     """
     _check_margin(margin)
-    check_real(fraction, "fraction", 0.0, 1.0)
+    fraction = check_real(fraction, "fraction", 0.0, 1.0)
     # 0.07 * 100 is 7.000000000000001: without the slack, rounding up would take an eighth sample.
     n_worst = min(len(margin), math.ceil(fraction * len(margin) * (1 - 1e-12)))
     worst = margin.topk(n_worst, largest=False).values
@@ -285,7 +285,7 @@ def linear_robust_margin(
     """
     check_inputs(inputs)
     check_inputs(weight, "weight")
-    check_real(epsilon, "epsilon", minimum=0.0)
+    epsilon = check_real(epsilon, "epsilon", minimum=0.0)
     check_choice(norm, "norm", NORMS)
     features = inputs.flatten(1)
     if weight.ndim != 2 or weight.shape[1] != features.shape[1]:

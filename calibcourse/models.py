@@ -87,7 +87,7 @@ def mlp(
         torch.Size([2, 10])
     """
     check_choice(activation, "activation", ACTIVATIONS)
-    check_integer(n_classes, "n_classes", 2)
+    n_classes = check_integer(n_classes, "n_classes", 2)
     with _seeded(seed):
         layers: list[nn.Module] = [Normalize(), nn.Flatten()]
         width_in = math.prod(input_shape)
@@ -128,7 +128,7 @@ def small_cnn(
         >>> small_cnn()(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2, 10])
     """
-    check_integer(n_classes, "n_classes", 2)
+    n_classes = check_integer(n_classes, "n_classes", 2)
     width_in, height, width = input_shape
     if height % 4 or width % 4:
         raise ValueError(
@@ -187,8 +187,8 @@ def resnet20(in_channels: int = 3, n_classes: int = 10, seed: int = 0) -> nn.Seq
         >>> resnet20(in_channels=1).eval()(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2, 10])
     """
-    check_integer(in_channels, "in_channels", 1)
-    check_integer(n_classes, "n_classes", 2)
+    in_channels = check_integer(in_channels, "in_channels", 1)
+    n_classes = check_integer(n_classes, "n_classes", 2)
     with _seeded(seed):
         layers: list[nn.Module] = [
             Normalize(),
@@ -212,7 +212,7 @@ def resnet20(in_channels: int = 3, n_classes: int = 10, seed: int = 0) -> nn.Seq
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Seed torch inside the block and restore the caller's random state after it."""
-    check_integer(seed, "seed", 0)
+    seed = check_integer(seed, "seed", 0)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach every device
         yield

@@ -75,7 +75,7 @@ def make_optimizer(name: str, model: nn.Module, lr: float, **options: Any) -> to
         [[0.5, 0.5]]
     """
     check_choice(name, "name", OPTIMIZERS)
-    check_real(lr, "lr", 0.0, strict=True)
+    lr = check_real(lr, "lr", 0.0, strict=True)
     if not _trainable(model):
         raise ValueError("model must have a trainable parameter, got none")
     build = OPTIMIZERS[name]
@@ -148,9 +148,9 @@ class Muon(_Whole, torch.optim.Optimizer):
         weight_decay: float = 0.0,
         adamw_lr: float = 3e-4,
     ):
-        check_real(momentum, "momentum", 0.0, 1.0)
-        check_real(weight_decay, "weight_decay", 0.0)
-        check_real(adamw_lr, "adamw_lr", 0.0)
+        momentum = check_real(momentum, "momentum", 0.0, 1.0)
+        weight_decay = check_real(weight_decay, "weight_decay", 0.0)
+        adamw_lr = check_real(adamw_lr, "adamw_lr", 0.0)
         parameters = _trainable(model)
         matrices = {
             "params": [p for p in parameters if p.ndim >= 2],
@@ -229,9 +229,9 @@ class SAM(_Whole, torch.optim.Optimizer):
         momentum: float = 0.0,
         weight_decay: float = 0.0,
     ):
-        check_real(rho, "rho", 0.0)
-        check_real(momentum, "momentum", 0.0)
-        check_real(weight_decay, "weight_decay", 0.0)
+        rho = check_real(rho, "rho", 0.0)
+        momentum = check_real(momentum, "momentum", 0.0)
+        weight_decay = check_real(weight_decay, "weight_decay", 0.0)
         settings = {"lr": lr, "rho": rho, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(_trainable(model), settings)
         self.model = model
@@ -306,8 +306,8 @@ class BulkSGD(_Whole, torch.optim.Optimizer):
         refresh: int = 20,
         loss: str = "cross_entropy",
     ):
-        check_integer(directions, "directions", 1)
-        check_integer(refresh, "refresh", 1)
+        directions = check_integer(directions, "directions", 1)
+        refresh = check_integer(refresh, "refresh", 1)
         super().__init__(
             _trainable(model), {"lr": lr, "directions": directions, "refresh": refresh}
         )

@@ -262,8 +262,8 @@ class SharpnessProbe:
         self, samples: int | None = None, batch_size: int = 100, loss: str = "cross_entropy"
     ):
         if samples is not None:
-            check_integer(samples, "samples", 1)
-        check_integer(batch_size, "batch_size", 1)
+            samples = check_integer(samples, "samples", 1)
+        batch_size = check_integer(batch_size, "batch_size", 1)
         self.samples, self.batch_size = samples, batch_size
         self.sharpness = WarmSharpness(loss)
 
@@ -310,7 +310,7 @@ class LadderProbe:
     def __init__(self, split: str = "train", samples: int | None = None):
         check_choice(split, "split", SPLITS)
         if samples is not None:
-            check_integer(samples, "samples", 1)
+            samples = check_integer(samples, "samples", 1)
         self.split, self.samples = split, samples
         self.vector: Tensor | None = None
 

@@ -58,7 +58,7 @@ def set_seed(seed: int) -> None:
         >>> set_seed(0); first = torch.rand(1); set_seed(0); bool(torch.rand(1) == first)
         True
     """
-    check_integer(seed, "seed", 0)
+    seed = check_integer(seed, "seed", 0)
     if seed >= 2**32:
         raise ValueError(f"seed must be below 2**32, got {seed}")
     random.seed(seed)
@@ -136,8 +136,8 @@ def fit(
         >>> fit(nn.Linear(4, 4), data, lr=0.1, steps=6, probes=[watch], progress=False)
         History(7 rows, steps 0 to 6, columns: bias)
     """
-    check_integer(steps, "steps", 1)
-    check_integer(seed, "seed", 0)
+    steps = check_integer(steps, "steps", 1)
+    seed = check_integer(seed, "seed", 0)
     loss = CrossEntropy() if loss is None else resolve_loss(loss)
     schedule = _schedule(probe_steps, steps)
     if device is None:
@@ -322,8 +322,8 @@ class _Run:
 
 
 def _schedule(probe_steps: int | Sequence[int], steps: int) -> set[int]:
-    if isinstance(probe_steps, int):
-        check_integer(probe_steps, "probe_steps", 2)
+    if isinstance(probe_steps, int | np.integer):
+        probe_steps = check_integer(probe_steps, "probe_steps", 2)
         probe_steps = even_steps(steps, probe_steps)
     schedule = {int(step) for step in probe_steps}
     outside = sorted(step for step in schedule if not 0 <= step <= steps)

@@ -94,7 +94,7 @@ def direct_sandwich(
         >>> direct_sandwich(model, torch.eye(2), torch.tensor([0, 0]))
         Sandwich(0.125 <= 0.6667 <= ECE = 0.6667 <= 0.6667 <= 1, holds=True)
     """
-    check_integer(n_bins, "n_bins", 1)
+    n_bins = check_integer(n_bins, "n_bins", 1)
     ladder = ladder or curvature_ladder(model, inputs, target)
     logits = logits_in_batches(model, inputs)
     error_rate = 1 - float(accuracy(logits, target))

@@ -85,7 +85,7 @@ def blocks_of_prepared(
     """`gram_blocks` of what `prepared` has checked."""
     if chunk_size is None:
         chunk_size = max(1, GRAPH_BYTES // gram_bytes_per_sample(model, inputs)[1])
-    check_integer(chunk_size, "chunk_size", 1)
+    chunk_size = check_integer(chunk_size, "chunk_size", 1)
     plan = _Plan(_layers_by_sample(model, inputs))
     waiting: list[Tensor] = []
     for chunk in inputs.split(chunk_size):

@@ -133,7 +133,7 @@ def top_eigenpairs(
         >>> [round(pair.value, 4) for pair in top_eigenpairs(MatrixOperator(matrix), 2)]
         [3.0, 3.0]
     """
-    check_integer(k, "k", 1)
+    k = check_integer(k, "k", 1)
     if k > operator.shape[0]:
         raise ValueError(f"k must be at most d = {operator.shape[0]}, got {k}")
     if v0 is not None:
@@ -145,8 +145,8 @@ def top_eigenpairs(
 def _lanczos(
     operator: SymmetricOperator, k: int, v0: Tensor | None, tol: float, max_matvecs: int, seed: int
 ) -> list[Eigenpair]:
-    check_real(tol, "tol", 0.0, strict=True)
-    check_integer(max_matvecs, "max_matvecs", k)
+    tol = check_real(tol, "tol", 0.0, strict=True)
+    max_matvecs = check_integer(max_matvecs, "max_matvecs", k)
     basis = _Basis(_start(operator, k, v0, seed))
     eps = torch.finfo(operator.dtype).eps
     # projected[l, j] = ⟨q_l, A q_j⟩. In float64: it is tiny, and Ritz values come from it.
@@ -264,7 +264,7 @@ class _Basis:
 
 def _start(operator: SymmetricOperator, k: int, v0: Tensor | None, seed: int) -> Tensor:
     """k start vectors as rows: random, or the given ones, normalised, plus a little noise."""
-    check_integer(seed, "seed", 0)
+    seed = check_integer(seed, "seed", 0)
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
     noise = torch.randn(k, operator.shape[0], generator=generator)
     # In half precision vectors are not orthogonal enough: the basis is wider than the products.

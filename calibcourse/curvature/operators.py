@@ -100,7 +100,7 @@ class _NetworkOperator(SymmetricOperator):
     ):
         check_choice(loss, "loss", LOSSES)
         if batch_size is not None:
-            check_integer(batch_size, "batch_size", 1)
+            batch_size = check_integer(batch_size, "batch_size", 1)
         self.loss, self._asked_batch_size = loss, batch_size
         self.model, self.inputs, self.parameters = prepared(model, inputs)
         first, *_ = self.parameters.values()

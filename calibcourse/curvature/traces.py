@@ -70,8 +70,8 @@ def trace(
         >>> trace(MatrixOperator(torch.diag(torch.arange(5.0))))
         Trace(value=10, exact, matvecs=5)
     """
-    check_integer(max_matvecs, "max_matvecs", 3)
-    check_integer(seed, "seed", 0)
+    max_matvecs = check_integer(max_matvecs, "max_matvecs", 3)
+    seed = check_integer(seed, "seed", 0)
     if exact is None:
         exact = operator.shape[0] <= max_matvecs or _affordable(operator, max_matvecs)
     if not exact:

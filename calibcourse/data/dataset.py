@@ -68,7 +68,7 @@ class Split:
             >>> Split(torch.zeros(3, 1, 28, 28), torch.tensor([0, 1, 2])).head(2)
             Split(2 images of 1 × 28 × 28)
         """
-        check_integer(n, "n", 1)
+        n = check_integer(n, "n", 1)
         if n > len(self):
             raise ValueError(f"n must be at most the {len(self)} images of this split, got {n}")
         return Split(self.inputs[:n], self.target[:n])

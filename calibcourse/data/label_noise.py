@@ -38,13 +38,13 @@ def noisy_labels(
         >>> noisy_labels(torch.tensor([0, 0, 2, 2]), 0.5, 3, "one_sided")
         tensor([1, 1, 2, 2])
     """
-    check_integer(n_classes, "n_classes", 2)
+    n_classes = check_integer(n_classes, "n_classes", 2)
     if isinstance(target, Tensor) and target.numel() == 0:
         raise ValueError("target must hold at least one label, got none")
     check_target(target, len(target) if isinstance(target, Tensor) else 0, n_classes)
-    check_real(rate, "rate", 0.0, 1.0)
+    rate = check_real(rate, "rate", 0.0, 1.0)
     check_choice(kind, "kind", NOISE_KINDS)
-    check_integer(seed, "seed", 0)
+    seed = check_integer(seed, "seed", 0)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(target), generator=generator)
     away = torch.randint(1, n_classes, target.shape, generator=generator)

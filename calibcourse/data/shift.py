@@ -58,7 +58,7 @@ def shifted(inputs: Tensor, kind: str, strength: float, seed: int = 0) -> Tensor
     _check_images(inputs)
     check_choice(kind, "kind", STRENGTHS)
     check_real(strength, f"strength of {kind}, in {UNITS[kind]},", 0.0, _LARGEST[kind])
-    check_integer(seed, "seed", 0)
+    seed = check_integer(seed, "seed", 0)
     if strength == 0:
         return inputs.clone()
     if kind == "noise":

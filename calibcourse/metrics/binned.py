@@ -268,7 +268,7 @@ def _binned(logits: Tensor, target: Tensor, n_bins: int, binning: str) -> tuple[
 
 def equal_width_edges(n_bins: int) -> Tensor:
     """(n_bins + 1,) float64: 0, 1/n_bins, ..., 1, each correctly rounded."""
-    check_integer(n_bins, "n_bins", 1)
+    n_bins = check_integer(n_bins, "n_bins", 1)
     return _equal_width(n_bins).clone()
 
 
@@ -280,7 +280,7 @@ def _equal_width(n_bins: int) -> Tensor:
 
 
 def _equal_mass_edges(confidence: Tensor, n_bins: int) -> Tensor:
-    check_integer(n_bins, "n_bins", 1)
+    n_bins = check_integer(n_bins, "n_bins", 1)
     ranks = [-(-k * len(confidence) // n_bins) for k in range(1, n_bins)]
     inner = confidence.sort().values.double()[[rank - 1 for rank in ranks]]
     return torch.cat([inner.new_zeros(1), inner, inner.new_ones(1)])

@@ -85,8 +85,8 @@ def compare_models(
         >>> compare_models(accuracy, logits, 2 * logits, target).verdict
         'tie'
     """
-    check_real(level, "level", 0, 1, strict=True)
-    check_integer(n_resamples, "n_resamples", 2)
+    level = check_real(level, "level", 0, 1, strict=True)
+    n_resamples = check_integer(n_resamples, "n_resamples", 2)
     if not len(first) == len(second) == len(target):
         raise ValueError(
             "first, second and target must hold the same samples, got "
@@ -129,7 +129,7 @@ def paired_difference(
         >>> paired_difference([0.031, 0.034, 0.030], [0.012, 0.011, 0.013], "seeds")
         Comparison(first is larger: +0.0197, 95 % in [+0.0121, +0.0273], 3 seeds)
     """
-    check_real(level, "level", 0, 1, strict=True)
+    level = check_real(level, "level", 0, 1, strict=True)
     a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
         raise ValueError(

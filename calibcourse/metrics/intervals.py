@@ -35,8 +35,8 @@ class Interval:
 
 def resampled(n_samples: int, n_resamples: int, seed: int) -> Iterator[Tensor]:
     """Yield the rows of one bootstrap resample after another; the same on every device."""
-    check_integer(n_resamples, "n_resamples", 1)
-    check_integer(seed, "seed", 0)
+    n_resamples = check_integer(n_resamples, "n_resamples", 1)
+    seed = check_integer(seed, "seed", 0)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(n_resamples):
         yield torch.randint(n_samples, (n_samples,), generator=generator)
@@ -44,7 +44,7 @@ def resampled(n_samples: int, n_resamples: int, seed: int) -> Iterator[Tensor]:
 
 def percentile_ends(values: Tensor, level: float) -> list[float]:
     """The two quantiles between which the middle `level` of the values lie."""
-    check_real(level, "level", 0, 1, strict=True)
+    level = check_real(level, "level", 0, 1, strict=True)
     tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
     return values.quantile(tails).tolist()
 
@@ -88,7 +88,7 @@ def bootstrap_interval(
         Interval(0.8000, 95 % in [0.7298, 0.8800])
     """
     check_logits_and_target(logits, target)
-    check_real(level, "level", 0, 1, strict=True)
+    level = check_real(level, "level", 0, 1, strict=True)
     values = [
         float(statistic(logits[rows.to(target.device)], target[rows.to(target.device)]))
         for rows in resampled(len(target), n_resamples, seed)
@@ -135,8 +135,8 @@ def student_t(freedom: int, level: float = 0.95) -> float:
         >>> round(student_t(2), 3)
         4.303
     """
-    check_integer(freedom, "freedom", 1)
-    check_real(level, "level", 0, 1, strict=True)
+    freedom = check_integer(freedom, "freedom", 1)
+    level = check_real(level, "level", 0, 1, strict=True)
     low, high = 0.0, math.pi / 2  # of the angle arctan(t / sqrt(freedom))
     for _ in range(60):
         middle = (low + high) / 2

@@ -40,7 +40,7 @@ def kernel_calibration_error(logits: Tensor, target: Tensor, bandwidth: float = 
         >>> kernel_calibration_error(logits, torch.tensor([0, 1, 1, 0]))
         tensor(0.1554, dtype=torch.float64)
     """
-    check_real(bandwidth, "bandwidth", 0, strict=True)
+    bandwidth = check_real(bandwidth, "bandwidth", 0, strict=True)
     confidence, residual, _ = scores_of_all(logits, target)
     confidence, order = confidence.sort()
     distance = confidence.double().diff() / bandwidth

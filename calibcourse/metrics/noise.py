@@ -81,9 +81,9 @@ def noise_floor(
         NoiseFloor(mean 0.0099, 95 % in [0.0000, 0.0280], 1,000 samples)
     """
     check_confidence(confidence)
-    check_integer(n_draws, "n_draws", 1)
-    check_integer(seed, "seed", 0)
-    check_real(level, "level", 0, 1, strict=True)
+    n_draws = check_integer(n_draws, "n_draws", 1)
+    seed = check_integer(seed, "seed", 0)
+    level = check_real(level, "level", 0, 1, strict=True)
     edges = equal_width_edges(n_bins)
     confidence = confidence.detach().cpu()
     index, confidence = bin_index(confidence, edges), confidence.double()
