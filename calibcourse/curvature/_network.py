@@ -37,33 +37,33 @@ Parameters = dict[str, nn.Parameter]
 
 def prepared(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor, Parameters]:
     """The model to call, inputs that a graph can hold and the trainable parameters, all checked."""
-    model, inputs, parameters = checked(model, inputs)
-    ready = cast(nn.Module, well_behaved(model, inputs))
-    return ready, inputs, parameters if ready is model else trainable_parameters(ready)
-
-
-def checked(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor, Parameters]:
-    """As `prepared`, without trying out how the model behaves."""
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"model must be a torch.nn.Module, got {type(model).__name__}: the derivative is one "
             "in its parameters, so pass the module itself"
         )
-    check_inputs(inputs, integers=True)
     check_deterministic_model(model)
     model = cast(nn.Module, plain(model))
     check_no_inference(model)
     check_finite_parameters(model)
     parameters = trainable_parameters(model)
-    dtypes = {parameter.dtype for parameter in model.parameters()}
+    inputs = inputs_for(model, parameters, inputs)
+    ready = cast(nn.Module, well_behaved(model, inputs))
+    return ready, inputs, parameters if ready is model else trainable_parameters(ready)
+
+
+def inputs_for(model: nn.Module, parameters: Parameters, inputs: Tensor) -> Tensor:
+    """The inputs as a graph can hold them, known to fit the model."""
+    check_inputs(inputs, integers=True)
     first, *_ = parameters.values()
+    dtypes = {parameter.dtype for parameter in model.parameters()}
     if inputs.is_floating_point() and inputs.dtype not in dtypes:
         raise TypeError(f"inputs must have the model's dtype {first.dtype}, got {inputs.dtype}")
     if inputs.device != first.device:
         raise ValueError(
             f"inputs must be on the model's device {first.device}, got {inputs.device}"
         )
-    return model, usable(inputs), parameters
+    return usable(inputs)
 
 
 def trainable_parameters(model: nn.Module) -> Parameters:
@@ -196,9 +196,11 @@ class Linearization:
     def vjp(self, cotangent: Tensor | None = None) -> Tensor:
         """Jᵀu summed over the batch, (d,), for u of shape (N, K); None means u0, at no cost."""
         if cotangent is None:
-            parts = [torch.zeros_like(p) for p in self._parameters]
-            for index, part in zip(self._used, self._vjp_of_start, strict=True):
-                parts[index] = part.detach()
+            known = dict(zip(self._used, self._vjp_of_start, strict=True))
+            parts = [
+                known[index].detach() if index in known else torch.zeros_like(parameter)
+                for index, parameter in enumerate(self._parameters)
+            ]
             return flatten(parts)
         cotangent = cotangent.to(self._logits.dtype)
         return flatten(gradients(self._logits, self._parameters, cotangent))

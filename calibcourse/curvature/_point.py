@@ -6,12 +6,15 @@ a few entries of every tensor are compared.
 """
 
 from collections.abc import Sequence
+from copy import copy
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from .._conduct import version
 
+SAMPLES = "inputs or target"
 ENTRIES = 16  # of each tensor to compare: an update that misses them all is no step of training
 
 
@@ -31,6 +34,13 @@ class Point:
         self._before = self._state()
         self._values = [view.clone() for view in self._views]
 
+    def at(self, samples: Sequence[Tensor | None]) -> Self:
+        """The same point of the model, and other samples."""
+        other = copy(self)
+        other._samples = [sample for sample in samples if sample is not None]
+        other._before = self._before | {SAMPLES: [version(sample) for sample in other._samples]}
+        return other
+
     def changed(self) -> str:
         """The words for what has changed, empty where nothing has."""
         for (what, before), now in zip(self._before.items(), self._state().values(), strict=True):
@@ -45,7 +55,7 @@ class Point:
             "parameters": [(version(tensor), tensor.data_ptr()) for tensor in parameters],
             "buffers": [(version(tensor), tensor.data_ptr()) for tensor in buffers],
             "train or eval mode": [module.training for module in self._model.modules()],
-            "inputs or target": [version(sample) for sample in self._samples],
+            SAMPLES: [version(sample) for sample in self._samples],
         }
 
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from .._checks import check_choice, check_integer, check_target
 from .._conduct import spread, undisturbed, usable
-from ._network import GRAPH_BYTES, Linearization, checked, prepared, try_one_sample
+from .._devices import precise
+from ._network import GRAPH_BYTES, Linearization, inputs_for, prepared, try_one_sample
 from ._point import Point
 from .logit_hessian import LOSSES, _product, logit_gradient
 
@@ -102,6 +103,7 @@ class _NetworkOperator(SymmetricOperator):
         if batch_size is not None:
             batch_size = check_integer(batch_size, "batch_size", 1)
         self.loss, self._asked_batch_size = loss, batch_size
+        self._tried: torch.Size | None = None
         self.model, self.inputs, self.parameters = prepared(model, inputs)
         first, *_ = self.parameters.values()
         size = sum(p.numel() for p in self.parameters.values())
@@ -111,20 +113,24 @@ class _NetworkOperator(SymmetricOperator):
 
     @undisturbed()
     def at(self, inputs: Tensor, target: Tensor) -> Self:
-        """The operator of other samples, without trying out the model once more."""
+        """The operator of other samples at the same point: the model is not looked at once more."""
         other = copy(self)
-        other.model, other.inputs, _ = checked(self.model, inputs)
-        other._take(target)
+        other.inputs = inputs_for(self.model, self.parameters, inputs)
+        other._take(target, self._point)
         return other
 
-    def _take(self, target: Tensor | None) -> None:
-        n_classes, graph_bytes = try_one_sample(self.model, self.inputs)
+    def _take(self, target: Tensor | None, point: Point | None = None) -> None:
+        shape = self.inputs.shape[1:]
+        if shape != self._tried:  # one sample tells of all that are alike
+            self._n_classes, graph_bytes = try_one_sample(self.model, self.inputs)
+            self.batch_size = self._asked_batch_size or max(1, GRAPH_BYTES // graph_bytes)
+            self._tried = shape
         if target is not None:
-            check_target(target, len(self.inputs), n_classes)
+            check_target(target, len(self.inputs), self._n_classes)
             target = usable(target)
         self.target = target
-        self.batch_size = self._asked_batch_size or max(1, GRAPH_BYTES // graph_bytes)
-        self._point = Point(self.model, (self.inputs, target))
+        samples = (self.inputs, target)
+        self._point = point.at(samples) if point else Point(self.model, samples)
         # One batch: its graph is kept and every product reuses it. More: each product rebuilds one
         # graph after another, at about twice the time, so that memory stays that of one batch.
         whole = len(self.inputs) <= self.batch_size
@@ -150,14 +156,14 @@ class _NetworkOperator(SymmetricOperator):
                 "an operator describes one point: build a new one"
             )
         if self._kept is not None:
-            return batch_sum(self._kept) / len(self.inputs)
+            return batch_sum(self._kept).div_(len(self.inputs))
         # Each graph is freed before the next is built: no name may hold on to it.
         batches = (
             slice(start, start + self.batch_size)
             for start in range(0, len(self.inputs), self.batch_size)
         )
         total = sum(batch_sum(self._linearize(batch)) for batch in batches)
-        return cast(Tensor, total) / len(self.inputs)
+        return cast(Tensor, total).div_(len(self.inputs))
 
     def _linearize(self, samples: slice | Tensor) -> Linearization:
         parameters = list(self.parameters.values())
@@ -282,3 +288,18 @@ class Hessian(_NetworkOperator):
     def _product(self, point: Linearization, vector: Tensor) -> Tensor:
         jvp, curvature = point.jvp_and_curvature(vector)
         return point.vjp(_product(point.logits, jvp, self.loss)) + curvature
+
+    @undisturbed()
+    def curvature_along(self, vector: Tensor) -> float:
+        """vᵀHv for a vector (d,), by a backward pass less than H v takes: v JᵀHJ v is (J v)ᵀH(J v).
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as for `matvec`.
+        """
+        self._check_vector(vector)
+        return float(self._mean(lambda point: self._along(point, vector)))
+
+    def _along(self, point: Linearization, vector: Tensor) -> Tensor:
+        jvp, curvature = point.jvp_and_curvature(vector)
+        bent = _product(point.logits, jvp, self.loss)
+        return (precise(jvp) * precise(bent)).sum() + precise(vector) @ precise(curvature)

@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from .._conduct import undisturbed
-from .._devices import precise
 from .lanczos import Eigenpair, top_eigenpair
 from .operators import GaussNewton, Hessian
 
@@ -125,7 +124,7 @@ def batch_sharpness(
     """Mean over batches B of g_Bᵀ H_B g_B / ‖g_B‖²: curvature along each batch's own gradient.
 
     g_B and H_B are the gradient and the (full) Hessian of the batch's mean loss. Batches count
-    equally, whatever their size. One product with H_B per batch.
+    equally, whatever their size. One curvature gᵀH_B g per batch.
 
     Args:
         model: maps (n, ...) to logits (n, K); BatchNorm and dropout must be in eval mode.
@@ -138,6 +137,7 @@ def batch_sharpness(
 
     Raises:
         ValueError, TypeError: as for `Hessian`; no batch at all.
+        RuntimeError: the model changes between two batches: they are measured at one point.
 
     Example:
         >>> import torch
@@ -153,12 +153,12 @@ def batch_sharpness(
         n_batches += 1
         # The first tries the model out; the others are of the same model.
         hessian = hessian.at(inputs, target) if hessian else Hessian(model, inputs, target, loss)
-        gradient = hessian.gradient()
-        largest = gradient.abs().max()
+        direction = hessian.gradient()
+        largest = direction.abs().max()
         if largest > 0:
-            direction = gradient / largest  # first, or squares near 1e-40 would vanish in float32
-            direction = direction / direction.norm()
-            quotients.append(float(precise(direction) @ precise(hessian.matvec(direction))))
+            direction /= largest  # first, or squares near 1e-40 would vanish in float32
+            direction /= direction.norm()
+            quotients.append(hessian.curvature_along(direction))
     if not n_batches:
         raise ValueError("batches must hold at least one (inputs, target) pair, got none")
     return math.fsum(quotients) / len(quotients) if quotients else math.nan

@@ -25,6 +25,7 @@ from calibcourse.curvature import (
     GaussNewton,
     Hessian,
     WarmSharpness,
+    batch_sharpness,
     jacobian_norms,
     top_eigenpair,
 )
@@ -281,6 +282,39 @@ HESSIAN_TOP = Comparison(
 )
 
 
+# --- batch sharpness ------------------------------------------------------------------------------
+
+
+def batches_of(point: Point, size: int = 100) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(point.data.inputs.split(size), point.data.target.split(size), strict=True))
+
+
+def by_double_backward(point: Point) -> list[float]:
+    """gᵀHg / ‖g‖² of every batch, written out."""
+    parameters, found = list(point.model.parameters()), []
+    for inputs, target in batches_of(point):
+        loss = F.cross_entropy(point.model(inputs), target)
+        gradient = torch.autograd.grad(loss, parameters, create_graph=True)
+        flat = torch.cat([part.flatten() for part in gradient])
+        direction = flat.detach() / flat.detach().norm()
+        product = torch.autograd.grad(flat @ direction, parameters)
+        found.append(float(torch.cat([part.flatten() for part in product]) @ direction))
+    return [statistics.fmean(found)]
+
+
+BATCH_SHARPNESS = Comparison(
+    name="batch_sharpness",
+    what="batch sharpness, batches of 100",
+    subject=trained_point,
+    size=str,
+    ours=lambda p: [batch_sharpness(p.model, batches_of(p))],
+    peers=(Peer("plain double backward", by_double_backward, bound=1e-5),),
+    apart=largest_relative,
+    measure="relative difference of the sharpness",
+    rounds=7,
+)
+
+
 # --- Jacobian norms -------------------------------------------------------------------------------
 
 
@@ -403,7 +437,7 @@ FLOAT32 = Table(
     rows=errors_by_margin,
 )
 
-PARTS = (PRODUCT, LAMBDA_MAX, HESSIAN_TOP, *JACOBIANS, FLOAT32)
+PARTS = (PRODUCT, LAMBDA_MAX, HESSIAN_TOP, BATCH_SHARPNESS, *JACOBIANS, FLOAT32)
 
 if __name__ == "__main__":
     script(__doc__, PARTS)

@@ -147,6 +147,40 @@ def test_batch_sharpness_equals_its_definition(name: str, loss: str):
     assert value <= largest * (1 + 1e-12)  # a Rayleigh quotient
 
 
+@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_curvature_along_a_vector_is_its_product_with_the_hessians(loss, batch_size):
+    model, inputs, target = make_case("mlp_tanh")
+    hessian = Hessian(model, inputs, target, loss, batch_size)
+    v = torch.randn(hessian.shape[0], dtype=hessian.dtype)
+    # float64 rounding
+    assert math.isclose(hessian.curvature_along(v), float(v @ hessian.matvec(v)), rel_tol=1e-12)
+    with pytest.raises(ValueError, match="vector must have shape"):
+        hessian.curvature_along(v[1:])
+
+
+def test_batches_are_of_one_point():
+    model, inputs, target = make_case("mlp_tanh")
+
+    def batches():
+        yield inputs[:4], target[:4]
+        with torch.no_grad():
+            next(model.parameters()).mul_(2)
+        yield inputs[4:], target[4:]
+
+    with pytest.raises(RuntimeError, match="parameters have changed"):
+        batch_sharpness(model, batches())
+
+
+def test_every_batch_is_checked():
+    model, inputs, target = make_case("mlp_tanh")
+    first = inputs[:4], target[:4]
+    with pytest.raises(ValueError, match="target must"):
+        batch_sharpness(model, [first, (inputs[4:], target[4:] + 9)])
+    with pytest.raises(ValueError, match="inputs must be finite"):
+        batch_sharpness(model, [first, (inputs[4:] * math.inf, target[4:])])
+
+
 def test_batches_without_gradient_are_left_out():
     model = nn.Linear(2, 2)
     dead = torch.zeros(1, 2), torch.tensor([0])  # p = (1, 0) exactly: e^-2000 is 0
