@@ -161,3 +161,10 @@ def test_bulk_sgd_state_survives_a_save(tmp_path):
         return network.flat()
 
     assert torch.equal(run(interrupted=True), run(interrupted=False))
+
+
+def test_a_second_group_of_parameters_is_refused():
+    model = nn.Linear(2, 2)
+    optimizer = make_optimizer("bulk_sgd", model, 0.1, inputs=torch.ones(1, 2), refresh=1)
+    with pytest.raises(ValueError, match=r"^bulk_sgd must have one group of parameters"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})

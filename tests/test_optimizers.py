@@ -344,7 +344,9 @@ def test_statistics_thaw_even_if_the_second_pass_fails():
 
 def test_unknown_names_and_options_list_the_choices():
     model = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match=r"adamw, bulk_sgd, gd, muon, sam, sgd; got 'adam'"):
+    with pytest.raises(
+        ValueError, match=r"^name must .* adamw, bulk_sgd, gd, muon, sam, sgd; "
+    ):
         make_optimizer("adam", model, 0.1)
     with pytest.raises(ValueError, match=r"option of 'sam' .* momentum, rho, .*; got 'radius'"):
         make_optimizer("sam", model, 0.1, radius=0.1)
@@ -352,16 +354,54 @@ def test_unknown_names_and_options_list_the_choices():
         make_optimizer("gd", model, 0.1, momentum=0.9)
     with pytest.raises(ValueError, match="inputs must be given to 'bulk_sgd'"):
         make_optimizer("bulk_sgd", model, 0.1)
-    with pytest.raises(ValueError, match="directions"):
-        make_optimizer("bulk_sgd", model, 0.1, inputs=torch.ones(1, 2), directions=0)
-    with pytest.raises(ValueError, match="refresh"):
-        make_optimizer("bulk_sgd", model, 0.1, inputs=torch.ones(1, 2), refresh=0)
 
 
-@pytest.mark.parametrize("lr", [0.0, -1.0, math.inf, math.nan])
-def test_learning_rate_must_be_positive(lr):
-    with pytest.raises(ValueError, match="lr"):
-        make_optimizer("sgd", nn.Linear(2, 2), lr)
+IMPOSSIBLE = [
+    *(("sgd", {"lr": lr}) for lr in (0.0, -1.0, math.inf, math.nan)),
+    *(("muon", {"momentum": momentum}) for momentum in (-0.1, 1.1)),
+    *(("muon", {option: -0.1}) for option in ("weight_decay", "adamw_lr")),
+    *(("sam", {option: -0.1}) for option in ("rho", "momentum", "weight_decay")),
+    *(("bulk_sgd", {option: 0}) for option in ("directions", "refresh")),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), IMPOSSIBLE)
+def test_an_impossible_option_is_named(name, options):
+    needed = {"inputs": torch.ones(1, 2)} if name == "bulk_sgd" else {}
+    with pytest.raises(ValueError, match=f"^{next(iter(options))} must "):
+        make_optimizer(name, nn.Linear(2, 2), **{"lr": 0.1} | needed | options)
+
+
+# What the docstring says.
+DEFAULTS = {
+    "gd": {"weight_decay": 0.0},
+    "sgd": {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0},
+    "adamw": {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0},
+    "muon": {"momentum": 0.95, "nesterov": True, "weight_decay": 0.0},
+    "sam": {"rho": 0.05, "momentum": 0.0, "weight_decay": 0.0},
+    "bulk_sgd": {"directions": 1, "refresh": 20},
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), DEFAULTS.items(), ids=DEFAULTS)
+def test_defaults_are_those_of_the_docstring(name, expected):
+    needed = {"inputs": torch.ones(1, 2)} if name == "bulk_sgd" else {}
+    group = make_optimizer(name, nn.Linear(2, 2), 0.1, **needed).param_groups[0]
+    assert {option: group[option] for option in expected} == expected
+
+
+OTHERS = {
+    "sgd": {"momentum": 0.5, "nesterov": True, "weight_decay": 0.25},
+    "adamw": {"betas": (0.5, 0.75), "eps": 0.25, "weight_decay": 0.25},
+    "muon": {"momentum": 0.5, "nesterov": False, "weight_decay": 0.25},
+    "sam": {"rho": 0.5, "momentum": 0.5, "weight_decay": 0.25},
+}
+
+
+@pytest.mark.parametrize(("name", "options"), OTHERS.items(), ids=OTHERS)
+def test_options_arrive(name, options):
+    group = make_optimizer(name, nn.Linear(2, 2), 0.1, **options).param_groups[0]
+    assert {option: group[option] for option in options} == options
 
 
 def test_frozen_parameters_are_left_out_and_all_frozen_is_refused():
