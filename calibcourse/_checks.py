@@ -1,7 +1,7 @@
 """Input validation shared by every module: errors name the argument, the fault and the remedy."""
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -54,34 +54,37 @@ def _check_shape_of_logits(logits: Tensor, name: str) -> None:
         raise ValueError(f"{name} must have K >= 2 classes, got shape {tuple(logits.shape)}")
 
 
-class Step:
-    """Checks of one training step after another, arranged so that the host waits for a device once.
-
-    The data that is trained on does not change from step to step: its range is read once. Whether
-    logits are finite is noted, and read at the end of the step beside the loss.
+class Once:
+    """Data whose range is read once however often it is checked: to read is to wait for a device.
 
     Args:
-        whole: the inputs and the target of all training samples; nothing where they are never all
-            in memory, and every step's are read.
+        whole: tensors; in training the inputs and the target of all samples. Nothing where they are
+            never all in memory: then every block's parts are read.
     """
 
     def __init__(self, *whole: Tensor):
         self._whole: tuple[Tensor, ...] = whole
         self._parts: tuple[tuple[Tensor, int], ...] = ()
         self._ranges: dict[int, tuple[float, float]] = {}
+        self.later = False
         self.noted: list[Tensor] = []  # extremes to be finite, 0-dim
 
     @contextmanager
-    def on(self, *parts: Tensor) -> Iterator[None]:
-        """Inside, the parts are known to be samples of the whole, and `check_finite` notes."""
-        self._parts = tuple((part, _version(part)) for part in parts)
+    def on(self, *parts: Tensor, later: bool = False) -> Iterator[None]:
+        """A block in which the parts are known to be samples of the whole, in the same order.
+
+        Args:
+            parts: the samples at hand.
+            later: whether `check_finite` of anything else notes what is left for `all_finite`.
+        """
+        self._parts, self.later = tuple((part, _version(part)) for part in parts), later
         if not self._whole:
             self._ranges = {}
-        token = _step.set(self)
+        token = _once.set(self)
         try:
             yield
         finally:
-            _step.reset(token)
+            _once.reset(token)
 
     def all_finite(self, *values: Tensor) -> bool:
         """Whether the values, and everything noted since the last time, are finite: one wait."""
@@ -98,7 +101,7 @@ class Step:
         return None
 
 
-_step: ContextVar[Step | None] = ContextVar("step", default=None)
+_once: ContextVar[Once | None] = ContextVar("once", default=None)
 
 
 def _version(values: Tensor) -> int:
@@ -114,9 +117,9 @@ def _same_memory(left: Tensor, right: Tensor) -> bool:
 
 
 def value_range(values: Tensor) -> tuple[float, float]:
-    """The smallest and the largest element, NaN where one is; in a `Step`, of all samples."""
-    step = _step.get()
-    known = step.range_of(values) if step else None
+    """The smallest and the largest element, NaN where one is; of the whole, where `Once` knows."""
+    once = _once.get()
+    known = once.range_of(values) if once else None
     return _range(values) if known is None else known
 
 
@@ -126,10 +129,10 @@ def _range(values: Tensor) -> tuple[float, float]:
 
 
 def check_finite(values: Tensor, name: str) -> None:
-    """Require that no element is NaN or infinite; in a `Step`, note it for later."""
-    step = _step.get()
-    if step and values.numel() and step.range_of(values) is None:
-        step.noted += torch.aminmax(values.detach())
+    """Require that no element is NaN or infinite; or note it for later."""
+    once = _once.get()
+    if once and once.later and values.numel() and once.range_of(values) is None:
+        once.noted += torch.aminmax(values.detach())
     elif not is_finite(values):
         bad = int((~torch.isfinite(values)).sum())
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite values")
@@ -142,6 +145,15 @@ def is_finite(values: Tensor) -> bool:
     values = torch.view_as_real(values) if values.is_complex() else values
     # One reduction, without a mask of the tensor's size: any NaN or inf makes min or max one.
     return all(map(math.isfinite, value_range(values)))
+
+
+def are_finite(tensors: Sequence[Tensor]) -> bool:
+    """`is_finite` of many tensors, in one wait per dtype and device."""
+    extremes: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for values in (v.detach() for v in tensors if v.numel()):
+        values = torch.view_as_real(values) if values.is_complex() else values
+        extremes.setdefault((values.dtype, values.device), []).extend(torch.aminmax(values))
+    return all(all(map(math.isfinite, torch.stack(v).tolist())) for v in extremes.values())
 
 
 def check_target(target: Tensor, n_samples: int, n_classes: int, name: str = "target") -> None:
@@ -249,6 +261,8 @@ def check_deterministic_model(model: nn.Module) -> None:
 
 def check_finite_parameters(model: nn.Module) -> None:
     """Require that every parameter is finite."""
+    if are_finite(list(model.parameters())):
+        return
     for name, parameter in model.named_parameters():
         if not is_finite(parameter):
             raise ValueError(f"model must have finite parameters, got NaN or inf in {name!r}")

@@ -309,8 +309,8 @@ def _distance(first: Tensor, second: Tensor, dtype: torch.dtype) -> float:
     """Their largest difference; 0 up to half of a dtype's digits of the largest entry."""
     if first.shape != second.shape:
         return math.inf
-    largest = float((first - second).abs().max())
-    slack = torch.finfo(dtype).eps ** 0.5 * float(first.abs().max())
+    largest, size = torch.stack([(first - second).abs().max(), first.abs().max()]).tolist()
+    slack = torch.finfo(dtype).eps ** 0.5 * size
     return 0.0 if largest <= slack else largest
 
 

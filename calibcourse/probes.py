@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ._checks import check_choice, check_integer
+from ._checks import Once, check_choice, check_integer, is_finite
 from .bounds import curvature_ladder, ece_bounds
 from .curvature import WarmSharpness, batch_sharpness
 from .margins import log_margin_moment, true_margin
@@ -185,12 +185,22 @@ class LogitProbe:
         for name in self.splits:
             split = _part(data, name)
             logits = logits_of(model, split.inputs)
-            if not torch.isfinite(logits).all():
-                raise FloatingPointError(f"a logit on the {name} split is NaN or infinite")
-            for quantity in self.quantities:
-                values = quantity(logits, split.target)
-                row |= {f"{name}_{key}": float(value) for key, value in values.items()}
+            with Once(logits, split.target).on(logits, split.target):
+                if not is_finite(logits):
+                    raise FloatingPointError(f"a logit on the {name} split is NaN or infinite")
+                values = [quantity(logits, split.target) for quantity in self.quantities]
+            row |= _as_numbers({f"{name}_{k}": v for some in values for k, v in some.items()})
         return row
+
+
+def _as_numbers(values: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """The values as floats; those on a device are read in one wait."""
+    away = [value for value in values.values() if isinstance(value, Tensor) and not value.is_cpu]
+    read = iter(torch.cat([value.reshape(1) for value in away]).tolist() if away else ())
+    return {
+        name: next(read) if isinstance(value, Tensor) and not value.is_cpu else float(value)
+        for name, value in values.items()
+    }
 
 
 calibration_probe = LogitProbe(calibration_quantities)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import Step, check_integer, is_finite
+from ._checks import Once, are_finite, check_integer
 from ._conduct import modes_restored, random_state, random_state_restored, restore_random_state
 from ._files import check_writable, shortened
 from ._given import (
@@ -186,11 +186,11 @@ def fit(
 def _train(run, loss, batches, schedule, steps: int, progress: bool) -> None:
     """Update from the run's step to the last one, probing on the way; stop at a divergence."""
     model, losses = run.model, []
-    checks = Step(*batches.whole)
+    checks = Once(*batches.whole)
 
     def closure() -> Tensor:
         model.zero_grad(set_to_none=True)
-        with checks.on(inputs, target):
+        with checks.on(inputs, target, later=True):
             total = loss(model, inputs, target).total
         total.backward()
         losses.append(total.detach())
@@ -352,7 +352,7 @@ def _looking(model: nn.Module) -> Iterator[None]:
 
 
 def _check_finite(model: nn.Module) -> None:
-    if not all(map(is_finite, model.parameters())):
+    if not are_finite(list(model.parameters())):
         raise FloatingPointError("a parameter is NaN or infinite")
 
 

@@ -14,8 +14,8 @@ rounding, or non-determinism: the arithmetic is the CPU's, to the last bit.
 A `PretendTensor` wraps the tensor that holds its numbers. Torch's C++ takes it for one of the CPU
 (a build without CUDA can do nothing else), Python is told otherwise; what C++ itself decides by the
 device (`.to`, one_hot) is decided here instead. What C++ makes unasked lies on the CPU, such as the
-zeros of a gradient that is missing in some second derivatives (max_pool2d): there the pretend
-device refuses what a real one takes. Everything ends with the block.
+zeros of a gradient that is missing in some second derivatives (max_pool2d): there it refuses what a
+real device takes. Everything ends with the block.
 """
 
 from collections import Counter

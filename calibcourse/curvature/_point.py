@@ -32,7 +32,7 @@ class Point:
         self._samples = [sample for sample in samples if sample is not None]
         self._views = [view for tensor in self._watched for view in _entries(tensor)]
         self._before = self._state()
-        self._values = [view.clone() for view in self._views]
+        self._values = _by_dtype(self._views)
 
     def at(self, samples: Sequence[Tensor | None]) -> Self:
         """The same point of the model, and other samples."""
@@ -46,7 +46,7 @@ class Point:
         for (what, before), now in zip(self._before.items(), self._state().values(), strict=True):
             if before != now:
                 return what
-        same = all(map(torch.equal, self._views, self._values))
+        same = all(map(torch.equal, _by_dtype(self._views), self._values))
         return "" if same else "parameters or buffers"
 
     def _state(self) -> dict[str, list[object]]:
@@ -57,6 +57,14 @@ class Point:
             "train or eval mode": [module.training for module in self._model.modules()],
             SAMPLES: [version(sample) for sample in self._samples],
         }
+
+
+def _by_dtype(views: list[Tensor]) -> list[Tensor]:
+    """Copies of the views, in one tensor per dtype and device: one wait each to compare them."""
+    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for view in views:
+        groups.setdefault((view.dtype, view.device), []).append(view)
+    return [torch.cat(group) for group in groups.values()]
 
 
 def _entries(tensor: Tensor) -> list[Tensor]:

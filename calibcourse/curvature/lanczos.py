@@ -237,24 +237,24 @@ class _Basis:
 
         Nothing is added if the new part is at most `drop` times the vector.
         """
-        coordinates = torch.zeros(self._count + 1, dtype=torch.float64)
         rows = self._rows[: self._count]
         # Twice is enough (Parlett 1980, Sec. 6-9): without the second pass rounding lets found
         # eigenvectors grow back and appear as copies ("ghosts", Paige 1976).
-        rest = vector
-        for _ in range(2):
-            inner = rows @ rest
-            rest = torch.addmv(rest, rows.T, inner, alpha=-1)
-            coordinates[:-1] += inner.cpu().double()
-        norm = _norm(rest)
-        if norm <= drop * _norm(vector):
-            return coordinates[:-1]
+        first = rows @ vector
+        rest = torch.addmv(vector, rows.T, first, alpha=-1)
+        second = rows @ rest
+        rest = torch.addmv(rest, rows.T, second, alpha=-1)
+        norms = torch.stack([_norm(rest), _norm(vector)])
+        read = torch.cat([first, second, norms]).cpu().double()  # one wait for the device
+        coordinates = read[: self._count] + read[self._count : -2]
+        norm, length = read[-2:].tolist()
+        if norm <= drop * length:
+            return coordinates
         if self._count == len(self._rows):
             self._rows = torch.cat([self._rows, torch.empty_like(self._rows)])
         self._rows[self._count] = rest / norm
         self._count += 1
-        coordinates[-1] = norm
-        return coordinates
+        return torch.cat([coordinates, read[-2:-1]])
 
     def combine(self, weights: Tensor) -> Tensor:
         """Σ_j weights[j, i] q_j as row i, normalised."""
@@ -287,5 +287,5 @@ def _check_start(v0: Tensor, name: str, shape: tuple[int, ...]) -> Tensor:
     return v0
 
 
-def _norm(vector: Tensor) -> float:
-    return float(torch.linalg.vector_norm(vector))
+def _norm(vector: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(vector)

@@ -41,6 +41,7 @@ SCRIPTS = (
     "bench_attacks",
     "bench_training",
     "bench_growth",
+    "bench_waits",
 )
 
 
