@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from calibcourse import training
+from calibcourse._conduct import random_state_restored
 from calibcourse.audit import read_logits
-from calibcourse.checkpoint import random_state_restored
 from calibcourse.course.bootstrap import ADDRESS_FILE, parse_address, read_address
 from calibcourse.course.class_predictions import predictions_section
 from calibcourse.course.progress import progress_rows, progress_table
