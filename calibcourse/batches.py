@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from ._checks import check_integer
 from ._conduct import call_with, random_state_restored
+from ._sources import check_source, pair, seeded
 from .checkpoint import fingerprint
+
+WHAT = ("data", "a Dataset")  # for the errors: the argument, and what it may be instead
 
 
 class SplitBatches:
@@ -79,16 +82,11 @@ class LoadedBatches:
     train, whole = None, ()
 
     def __init__(self, source: Iterable[Any], seed: int, device: torch.device | str):
-        if isinstance(source, Iterator) or not isinstance(source, Iterable):
-            raise TypeError(
-                "data must be a Dataset, or yield (inputs, target) batches in every epoch anew, as "
-                f"a DataLoader or a list of batches does; got {type(source).__name__}"
-            )
+        check_source(source, *WHAT)
         self.source, self.seed, self.device = source, seed, device
         self.size = getattr(source, "batch_size", None)
         self.epoch, self.taken = -1, 0
         self._iterator: Iterator[Any] | None = None
-        self._random = torch.get_rng_state()
         self._last: tuple[Tensor, ...] = ()
         self._expected: dict[str, Any] | None = None
 
@@ -113,7 +111,7 @@ class LoadedBatches:
     def sample(self) -> Tensor:
         """One sample's inputs, (1, ...), of the first batch of an iterator that is thrown away."""
         with random_state_restored():
-            return _pair(next(iter(self.source)))[0][:1].to(self.device)
+            return pair(next(iter(self.source)), *WHAT)[0][:1].to(self.device)
 
     def described(self) -> dict[str, Any]:
         """What a history says of the training data."""
@@ -146,35 +144,17 @@ class LoadedBatches:
             )
 
     def _next(self) -> tuple[Tensor, Tensor]:
-        models = torch.get_rng_state()
-        try:
-            torch.set_rng_state(self._random)
-            while True:
-                if self._iterator is None:
-                    self.epoch, self.taken = self.epoch + 1, 0
-                    words = np.random.SeedSequence((self.seed, self.epoch)).generate_state(2)
-                    torch.default_generator.manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
-                    self._iterator = iter(self.source)
-                for batch in self._iterator:
-                    self.taken += 1
-                    return _pair(batch)
-                if not self.taken:
-                    raise ValueError(f"data must yield batches in epoch {self.epoch}, got none")
-                self._iterator = None
-        finally:
-            self._random = torch.get_rng_state()
-            torch.set_rng_state(models)
-
-
-def _pair(batch: Any) -> tuple[Tensor, Tensor]:
-    if isinstance(batch, tuple | list) and len(batch) == 2:
-        inputs, target = batch
-        if isinstance(inputs, Tensor) and isinstance(target, Tensor):
-            return inputs, target
-    raise TypeError(
-        "data must yield pairs (inputs, target) of tensors, got "
-        f"{type(batch).__name__}; let a collate_fn make pairs"
-    )
+        while True:
+            if self._iterator is None:
+                self.epoch, self.taken = self.epoch + 1, 0
+                words = np.random.SeedSequence((self.seed, self.epoch)).generate_state(2)
+                self._iterator = seeded(self.source, int(words[0]) << 31 | int(words[1]) >> 1)
+            for batch in self._iterator:
+                self.taken += 1
+                return pair(batch, *WHAT)
+            if not self.taken:
+                raise ValueError(f"data must yield batches in epoch {self.epoch}, got none")
+            self._iterator = None
 
 
 def check_smallest_batch(model: nn.Module, batches: SplitBatches | LoadedBatches) -> None:

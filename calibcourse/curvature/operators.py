@@ -8,20 +8,32 @@ J_i is the K × d Jacobian of the logits, H_i the Hessian of the loss in the log
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from functools import partial
-from typing import Self, cast
+from typing import Any, Self, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_choice, check_integer, check_target
+from .._checks import check_choice, check_inputs, check_integer, check_target
 from .._conduct import spread, undisturbed, usable
 from .._devices import precise
-from ._network import GRAPH_BYTES, Linearization, inputs_for, prepared, try_one_sample
+from .._sources import check_source
+from ._network import (
+    GRAPH_BYTES,
+    Linearization,
+    Parameters,
+    inputs_for,
+    prepared,
+    try_one_sample,
+)
 from ._point import Point
+from ._stream import Stream
 from .logit_hessian import LOSSES, _product, logit_gradient
+
+Samples = Tensor | Iterable[tuple[Tensor, Tensor]]
 
 # How far vᵀHw and wᵀHv may be apart, in lengths of H v: rounding is 1e-15 and 1e-6 of it, and 1e-3
 # in TF32; a wrong derivative is off by some per cent at least.
@@ -39,10 +51,52 @@ class SymmetricOperator(ABC):
     def matvec(self, vector: Tensor) -> Tensor:
         """The product with a vector (d,) of the operator's dtype and device."""
 
+    def matmat(self, columns: Tensor) -> Tensor:
+        """The product with several vectors, the columns of (d, k)."""
+        if not isinstance(columns, Tensor) or columns.ndim != 2 or not columns.shape[1]:
+            got = tuple(columns.shape) if isinstance(columns, Tensor) else type(columns).__name__
+            raise ValueError(f"columns must be a tensor of shape (d, k), k >= 1, got {got}")
+        return torch.stack([self.matvec(column) for column in columns.T.contiguous()], dim=1)
+
+    def __matmul__(self, other: Tensor) -> Tensor:
+        """`operator @ v`: `matvec` of a vector (d,), `matmat` of columns (d, k)."""
+        if isinstance(other, Tensor) and other.ndim == 2:
+            return self.matmat(other)
+        return self.matvec(other)
+
+    def to_scipy(self) -> Any:
+        """The same matrix for scipy's solvers (eigsh, cg, ...), which are not needed otherwise.
+
+        Returns:
+            A `scipy.sparse.linalg.LinearOperator` of float64 where the operator is, else float32.
+
+        Raises:
+            ImportError: scipy is not installed.
+        """
+        try:
+            from scipy.sparse.linalg import LinearOperator  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise ImportError("to_scipy needs scipy: pip install scipy") from error
+        wide = torch.float64 if self.dtype == torch.float64 else torch.float32
+
+        def product(array: np.ndarray) -> np.ndarray:
+            columns = torch.from_numpy(np.array(array)).to(self.device, self.dtype)
+            return (self @ columns).detach().to("cpu", wide).numpy()
+
+        dtype = np.float64 if wide == torch.float64 else np.float32
+        return LinearOperator(
+            self.shape,
+            matvec=product,
+            rmatvec=product,
+            matmat=product,
+            rmatmat=product,
+            dtype=dtype,
+        )
+
     def to_dense(self) -> Tensor:
         """The d × d matrix, by d products with the unit vectors: for tests and small networks."""
         identity = torch.eye(self.shape[0], dtype=self.dtype, device=self.device)
-        return torch.stack([self.matvec(unit) for unit in identity], dim=1)
+        return self.matmat(identity)
 
     def _check_vector(self, vector: Tensor) -> None:
         if not isinstance(vector, Tensor):
@@ -94,17 +148,24 @@ class _NetworkOperator(SymmetricOperator):
     def __init__(
         self,
         model: nn.Module,
-        inputs: Tensor,
+        inputs: Samples,
         target: Tensor | None,
         loss: str,
         batch_size: int | None,
+        parameters: Iterable[nn.Parameter] | None,
     ):
         check_choice(loss, "loss", LOSSES)
         if batch_size is not None:
             batch_size = check_integer(batch_size, "batch_size", 1)
         self.loss, self._asked_batch_size = loss, batch_size
         self._tried: torch.Size | None = None
+        self._stream: Stream | None = None
+        if not isinstance(inputs, Tensor):
+            inputs, target = self._first_of(inputs, model, target)
         self.model, self.inputs, self.parameters = prepared(model, inputs)
+        self.whole = parameters is None  # all trainable parameters
+        if parameters is not None:
+            self.parameters = _chosen(self.parameters, parameters)
         first, *_ = self.parameters.values()
         size = sum(p.numel() for p in self.parameters.values())
         self.shape, self.dtype, self.device = (size, size), first.dtype, first.device
@@ -115,9 +176,40 @@ class _NetworkOperator(SymmetricOperator):
     def at(self, inputs: Tensor, target: Tensor) -> Self:
         """The operator of other samples at the same point: the model is not looked at once more."""
         other = copy(self)
+        other._stream = None
         other.inputs = inputs_for(self.model, self.parameters, inputs)
         other._take(target, self._point)
         return other
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """All samples, inputs and target (None for `GaussNewton`), at most `batch_size` at once."""
+        for inputs, target in [(self.inputs, self.target)] if self._stream is None else self._all():
+            for start in range(0, len(inputs), self.batch_size):
+                some = slice(start, start + self.batch_size)
+                yield inputs[some], None if target is None else target[some]
+
+    def _first_of(
+        self, source: Samples, model: nn.Module, target: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        if target is not None:
+            raise TypeError(
+                "inputs must be a torch.Tensor where target is given, got "
+                f"{type(source).__name__}; leave target out where inputs yields it in its batches"
+            )
+        check_source(source, "inputs", "a torch.Tensor")
+        weights = model.parameters() if isinstance(model, nn.Module) else iter(())
+        device = next((weight.device for weight in weights), torch.device("cpu"))
+        self._stream = Stream(source, device)
+        inputs, target = next(iter(self._stream), (torch.empty(0, 1), None))
+        return inputs, target if self._needs_target else None
+
+    def _all(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The batches of the stream, checked."""
+        for inputs, target in cast(Stream, self._stream):
+            check_inputs(inputs, integers=True)
+            if self._needs_target:
+                check_target(target, len(inputs), self._n_classes)
+            yield usable(inputs), usable(target) if self._needs_target else None
 
     def _take(self, target: Tensor | None, point: Point | None = None) -> None:
         shape = self.inputs.shape[1:]
@@ -125,16 +217,16 @@ class _NetworkOperator(SymmetricOperator):
             self._n_classes, graph_bytes = try_one_sample(self.model, self.inputs)
             self.batch_size = self._asked_batch_size or max(1, GRAPH_BYTES // graph_bytes)
             self._tried = shape
-        if target is not None:
-            check_target(target, len(self.inputs), self._n_classes)
-            target = usable(target)
+        if self._needs_target:
+            check_target(cast(Tensor, target), len(self.inputs), self._n_classes)
+            target = usable(cast(Tensor, target))
         self.target = target
-        samples = (self.inputs, target)
+        samples = () if self._stream else (self.inputs, target)
         self._point = point.at(samples) if point else Point(self.model, samples)
         # One batch: its graph is kept and every product reuses it. More: each product rebuilds one
         # graph after another, at about twice the time, so that memory stays that of one batch.
-        whole = len(self.inputs) <= self.batch_size
-        self._kept = self._linearize(slice(0, self.batch_size)) if whole else None
+        whole = self._stream is None and len(self.inputs) <= self.batch_size
+        self._kept = self._linearize(self.inputs, self.target) if whole else None
 
     @undisturbed()
     def matvec(self, vector: Tensor) -> Tensor:
@@ -149,6 +241,18 @@ class _NetworkOperator(SymmetricOperator):
         self._check_vector(vector)
         return self._mean(lambda point: self._product(point, vector))
 
+    @undisturbed()
+    def matmat(self, columns: Tensor) -> Tensor:
+        """The product with the columns of (d, k): one graph per batch serves them all."""
+        if not isinstance(columns, Tensor) or columns.ndim != 2 or not columns.shape[1]:
+            return super().matmat(columns)  # which says what is wrong
+        vectors = columns.T.contiguous()
+        for vector in vectors:
+            self._check_vector(vector)
+        return self._mean(
+            lambda point: torch.stack([self._product(point, vector) for vector in vectors], dim=1)
+        )
+
     def _mean(self, batch_sum: Callable[[Linearization], Tensor]) -> Tensor:
         if what := self._point.changed():
             raise RuntimeError(
@@ -157,20 +261,20 @@ class _NetworkOperator(SymmetricOperator):
             )
         if self._kept is not None:
             return batch_sum(self._kept).div_(len(self.inputs))
-        # Each graph is freed before the next is built: no name may hold on to it.
-        batches = (
-            slice(start, start + self.batch_size)
-            for start in range(0, len(self.inputs), self.batch_size)
-        )
-        total = sum(batch_sum(self._linearize(batch)) for batch in batches)
-        return cast(Tensor, total).div_(len(self.inputs))
+        total, count = None, 0
+        for inputs, target in self.batches():
+            # Each graph is freed before the next is built: no name may hold on to it.
+            some = batch_sum(self._linearize(inputs, target))
+            total = some if total is None else total + some
+            count += len(inputs)
+        return cast(Tensor, total).div_(count)
 
-    def _linearize(self, samples: slice | Tensor) -> Linearization:
+    def _linearize(self, inputs: Tensor, target: Tensor | None) -> Linearization:
         parameters = list(self.parameters.values())
-        if self.target is None:
-            return Linearization(self.model, parameters, self.inputs[samples])
-        slope = partial(logit_gradient, target=self.target[samples], loss=self.loss)
-        return Linearization(self.model, parameters, self.inputs[samples], cotangent=slope)
+        if target is None:
+            return Linearization(self.model, parameters, inputs)
+        slope = partial(logit_gradient, target=target, loss=self.loss)
+        return Linearization(self.model, parameters, inputs, cotangent=slope)
 
     def _check_symmetric(self) -> None:
         """Require vᵀAw = wᵀAv for two random vectors, on a few samples: derivatives can be wrong.
@@ -178,7 +282,8 @@ class _NetworkOperator(SymmetricOperator):
         A wrong matrix differs from its transpose by about as much as it is wrong, and
         vᵀ(A - Aᵀ)w is of that size times the length of A w.
         """
-        few = self._linearize(spread(len(self.inputs), self.device))
+        some = spread(len(self.inputs), self.device)
+        few = self._linearize(self.inputs[some], None if self.target is None else self.target[some])
         generator = torch.Generator().manual_seed(0)  # on the CPU: the same on every device
         draws = (torch.rand(2, self.shape[0], generator=generator) - 0.5) * 12**0.5  # variance 1
         v, w = draws.to(self.device, self.dtype)
@@ -197,9 +302,23 @@ class _NetworkOperator(SymmetricOperator):
                 "right)"
             )
 
+    _needs_target: bool
+
     @abstractmethod
     def _product(self, point: Linearization, vector: Tensor) -> Tensor:
         """The product of one batch, summed over its samples."""
+
+
+def _chosen(trainable: Parameters, parameters: Iterable[nn.Parameter]) -> Parameters:
+    """Those of the trainable parameters that are asked for, in the model's order."""
+    wanted = {id(parameter) for parameter in parameters}
+    chosen = {name: p for name, p in trainable.items() if id(p) in wanted}
+    if not wanted or len(chosen) < len(wanted):
+        raise ValueError(
+            "parameters must be trainable parameters of the model, such as layer.parameters(), got "
+            + ("none" if not wanted else f"{len(wanted) - len(chosen)} that are not")
+        )
+    return chosen
 
 
 class GaussNewton(_NetworkOperator):
@@ -212,17 +331,22 @@ class GaussNewton(_NetworkOperator):
 
     Args:
         model: maps inputs to logits (N, K); BatchNorm and dropout must be in eval mode.
-        inputs: (N, ...), the model's dtype and device.
+        inputs: (N, ...), the model's dtype and device. Or a DataLoader, or what else yields batches
+            (inputs, target) in every pass anew: samples that do not fit into memory. Every product
+            is one pass then; the labels are not looked at.
         loss: "cross_entropy" or "mse".
         batch_size: samples per graph; None takes as many as keep one graph near 128 MB. When all
             samples fit in one batch the graph is built once, here, and reused by every product.
+        parameters: those to differentiate in, such as `model[3].parameters()` for the block of one
+            layer; None is all that require a gradient.
 
     Attributes:
-        shape, dtype, device: of the d × d matrix, d the number of trainable parameters.
+        shape, dtype, device: of the d × d matrix, d the number of parameters.
 
     Raises:
         ValueError, TypeError: empty or non-finite inputs or parameters, a model in train mode that
-            couples samples, no trainable parameter, outputs not (N, K), an unknown loss.
+            couples samples, no trainable parameter, outputs not (N, K), an unknown loss, parameters
+            of another model; batches that differ from pass to pass (in a product).
 
     Example:
         >>> model = nn.Linear(3, 2, bias=False).double()
@@ -232,14 +356,17 @@ class GaussNewton(_NetworkOperator):
         tensor([0.5000, 2.0000, 0.0000, 0.5000, 2.0000, 0.0000], dtype=torch.float64)
     """
 
+    _needs_target = False
+
     def __init__(
         self,
         model: nn.Module,
-        inputs: Tensor,
+        inputs: Samples,
         loss: str = "cross_entropy",
         batch_size: int | None = None,
+        parameters: Iterable[nn.Parameter] | None = None,
     ):
-        super().__init__(model, inputs, None, loss, batch_size)
+        super().__init__(model, inputs, None, loss, batch_size, parameters)
 
     def _product(self, point: Linearization, vector: Tensor) -> Tensor:
         return point.vjp(_product(point.logits, point.jvp(vector), self.loss))
@@ -251,13 +378,13 @@ class Hessian(_NetworkOperator):
     Args:
         model: maps inputs to logits (N, K), twice differentiable where it matters (ReLU's second
             derivative counts as 0); BatchNorm and dropout must be in eval mode.
-        inputs: (N, ...), the model's dtype and device.
-        target: (N,), int64 labels.
+        inputs: (N, ...), the model's dtype and device; or batches, as for `GaussNewton`.
+        target: (N,), int64 labels; left out where `inputs` yields them.
         loss: "cross_entropy" or "mse" (one-hot targets, averaged over samples and classes).
-        batch_size: as for `GaussNewton`.
+        batch_size, parameters: as for `GaussNewton`.
 
     Attributes:
-        shape, dtype, device: of the d × d matrix, d the number of trainable parameters.
+        shape, dtype, device: of the d × d matrix, d the number of parameters.
 
     Raises:
         ValueError, TypeError: as for `GaussNewton`; also labels out of range or of wrong shape.
@@ -270,15 +397,18 @@ class Hessian(_NetworkOperator):
         True
     """
 
+    _needs_target = True
+
     def __init__(
         self,
         model: nn.Module,
-        inputs: Tensor,
-        target: Tensor,
+        inputs: Samples,
+        target: Tensor | None = None,
         loss: str = "cross_entropy",
         batch_size: int | None = None,
+        parameters: Iterable[nn.Parameter] | None = None,
     ):
-        super().__init__(model, inputs, target, loss, batch_size)
+        super().__init__(model, inputs, target, loss, batch_size, parameters)
 
     @undisturbed()
     def gradient(self) -> Tensor:

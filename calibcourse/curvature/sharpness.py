@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from .._conduct import undisturbed
 from .lanczos import Eigenpair, top_eigenpair
-from .operators import GaussNewton, Hessian
+from .operators import GaussNewton, Hessian, Samples
 
 
 def gauss_newton_sharpness(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Samples,
     v0: Tensor | None = None,
     loss: str = "cross_entropy",
     *,
@@ -26,16 +26,18 @@ def gauss_newton_sharpness(
     max_matvecs: int = 100,
     batch_size: int | None = None,
     seed: int = 0,
+    parameters: Iterable[nn.Parameter] | None = None,
 ) -> Eigenpair:
     """λ_max of the Gauss–Newton matrix of the mean loss, with its eigenvector.
 
     Args:
         model: maps (N, ...) to logits (N, K); BatchNorm and dropout must be in eval mode.
-        inputs: (N, ...), the model's dtype and device.
+        inputs: (N, ...), the model's dtype and device; or batches, as for `GaussNewton`.
         v0: (d,), the eigenvector of a nearby point: usually halves the products needed.
         loss: "cross_entropy" or "mse".
         tol, max_matvecs, seed: as for `top_eigenpair`.
-        batch_size: as for `GaussNewton`.
+        batch_size, parameters: as for `GaussNewton`: with a layer's parameters, the sharpness along
+            that layer alone, which is never above the whole one.
 
     Returns:
         Eigenpair(value, vector, residual, matvecs, converged); `value` is λ_max. If it has not
@@ -51,7 +53,7 @@ def gauss_newton_sharpness(
         >>> round(gauss_newton_sharpness(model, torch.tensor([[2.0]])).value, 4)
         2.0
     """
-    operator = GaussNewton(model, inputs, loss, batch_size)
+    operator = GaussNewton(model, inputs, loss, batch_size, parameters)
     return top_eigenpair(operator, v0, tol, max_matvecs, seed)
 
 

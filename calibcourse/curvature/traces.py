@@ -76,7 +76,7 @@ def trace(
         exact = operator.shape[0] <= max_matvecs or _affordable(operator, max_matvecs)
     if not exact:
         return _hutch_plus_plus(operator, max_matvecs // 3, seed)
-    if isinstance(operator, GaussNewton):
+    if isinstance(operator, GaussNewton) and operator.whole:
         return Trace(_gauss_newton_trace(operator), 0.0, 0, True)
     size = operator.shape[0]
     units = torch.eye(size, dtype=operator.dtype, device=operator.device)
@@ -85,21 +85,22 @@ def trace(
 
 
 def _affordable(operator: SymmetricOperator, max_matvecs: int) -> bool:
-    if not isinstance(operator, GaussNewton):
+    if not isinstance(operator, GaussNewton) or not operator.whole:
         return False
     n_classes, per_sample = gram_bytes_per_sample(operator.model, operator.inputs)
     return n_classes <= max_matvecs and per_sample <= AFFORDABLE_BYTES
 
 
 def _gauss_newton_trace(operator: GaussNewton) -> float:
-    total = 0.0
-    for batch in operator.inputs.split(operator.batch_size):
+    total, count = 0.0, 0
+    for batch, _ in operator.batches():
+        count += len(batch)
         with torch.no_grad():
             logits = precise_logits(operator.model, batch, evaluate(operator.model, batch))
         for grams in blocks_of_prepared(operator.model, batch, operator.parameters):
             some, logits = logits[: len(grams)], logits[len(grams) :]
             total += float(precise(logit_hessian(some, operator.loss) * grams).sum())
-    return total / len(operator.inputs)
+    return total / count
 
 
 def _hutch_plus_plus(operator: SymmetricOperator, n_vectors: int, seed: int) -> Trace:

@@ -145,11 +145,11 @@ def test_a_probe_that_needs_images_in_memory_says_so(probe):
 @pytest.mark.parametrize(
     "data, error, message",
     [
-        (iter(BATCHES), TypeError, "in every epoch anew, as a DataLoader.*got list_iterator"),
+        (iter(BATCHES), TypeError, "in every pass anew, as a DataLoader.*got list_iterator"),
         (7, TypeError, "data must be a Dataset.*got int"),
         ([], ValueError, "must yield batches in epoch 0, got none"),
-        ([{"x": BATCHES[0][0]}], TypeError, r"must yield pairs.*got dict; let a collate_fn"),
-        ([(1, 2)], TypeError, "must yield pairs"),
+        ([{"x": BATCHES[0][0]}], TypeError, r"or yield pairs.*yields dict; let a collate_fn"),
+        ([(1, 2)], TypeError, "or yield pairs"),
     ],
 )
 def test_what_is_no_source_of_batches_is_refused(data, error, message):
