@@ -55,7 +55,7 @@ def _own_progress(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(autouse=True)
-def _pretend_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
+def _device_for_cuda_tests(request: pytest.FixtureRequest) -> Iterator[None]:
     """Where there is no GPU, the tests marked `cuda` run on a pretend one."""
     if request.node.get_closest_marker("cuda") and not torch.cuda.is_available():
         from pretend_device import pretend_device
