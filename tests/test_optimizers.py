@@ -344,9 +344,7 @@ def test_statistics_thaw_even_if_the_second_pass_fails():
 
 def test_unknown_names_and_options_list_the_choices():
     model = nn.Linear(2, 2)
-    with pytest.raises(
-        ValueError, match=r"^name must .* adamw, bulk_sgd, gd, muon, sam, sgd; "
-    ):
+    with pytest.raises(ValueError, match=r"^name must .* adamw, bulk_sgd, gd, muon, sam, sgd; "):
         make_optimizer("adam", model, 0.1)
     with pytest.raises(ValueError, match=r"option of 'sam' .* momentum, rho, .*; got 'radius'"):
         make_optimizer("sam", model, 0.1, radius=0.1)
