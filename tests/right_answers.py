@@ -1,6 +1,7 @@
 """Right answers in three other styles for every exercise: NumPy, loops, other calls of torch.
 
 Written as learners write them, not as the references are: what a check accepts is what is true.
+Long, for there are 34 exercises.
 """
 
 import math

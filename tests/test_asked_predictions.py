@@ -1,4 +1,4 @@
-"""What the lessons ask for: every *Predict* has its input, every prediction its result, measured."""
+"""What the lessons ask for: every *Predict* has an input, every prediction a measured result."""
 
 import ast
 import re
