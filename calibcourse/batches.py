@@ -47,10 +47,14 @@ class SplitBatches:
             return self.train.inputs, self.train.target
         epoch, index = divmod(step, self.per_epoch)
         if epoch != self.epoch:
-            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.train.target))
-            self.epoch, self.order = epoch, torch.from_numpy(order).to(self.train.target.device)
+            self.epoch, self.order = epoch, self.order_of(epoch).to(self.train.target.device)
         chosen = self.order[index * self.size : (index + 1) * self.size]
         return self.train.inputs[chosen], self.train.target[chosen]
+
+    def order_of(self, epoch: int) -> Tensor:
+        """The order of all samples in an epoch: (N,), int64, on the CPU."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.train.target))
+        return torch.from_numpy(order)
 
     def sample(self) -> Tensor:
         """One sample's inputs, (1, ...)."""

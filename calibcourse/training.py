@@ -147,9 +147,35 @@ def fit(
     batches = resolve_batches(data, batch_size, seed, device)
     check_model(model, batches)
     optimizer, name = resolve_optimizer(optimizer, model, lr, batches)
-    groups = [plain(group) for group in getattr(optimizer, "param_groups", [{}])]
     scheduler = resolve_scheduler(scheduler, optimizer)
-    metadata = {
+    metadata = _metadata(
+        model,
+        data,
+        batches=batches,
+        loss=loss,
+        optimizer=(name, optimizer),
+        scheduler=scheduler,
+        steps=steps,
+        seed=seed,
+        device=device,
+    )
+    with _training(model, seed):
+        parts = {"scheduler": scheduler, "batches": batches if batches.train is None else None}
+        run = _Run(model, data, optimizer, list(probes), metadata, parts)
+        if checkpoint is not None:
+            run.keep(Path(checkpoint), schedule)
+        _train(run, loss, batches, schedule, steps, progress)
+    _warn_if_diverged(run, stacklevel=3)
+    return run.history()
+
+
+def _metadata(
+    model, data, *, batches, loss, optimizer, steps, seed, device, scheduler=None
+) -> dict[str, Any]:
+    """What a history says of its run; optimizer is a pair of name and object."""
+    name, optimizer = optimizer
+    groups = [plain(group) for group in getattr(optimizer, "param_groups", [{}])]
+    return {
         "optimizer": name,
         "optimizer_groups": groups,
         "lr": groups[0].get("lr"),
@@ -165,22 +191,19 @@ def fit(
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
     }
-    with _training(model, seed):
-        parts = {"scheduler": scheduler, "batches": batches if batches.train is None else None}
-        run = _Run(model, data, optimizer, list(probes), metadata, parts)
-        if checkpoint is not None:
-            run.keep(Path(checkpoint), schedule)
-        _train(run, loss, batches, schedule, steps, progress)
-    if run.diverged_at is not None:
-        back = run.rows[-1]["step"] if run.rows else 0
-        warnings.warn(
-            f"training diverged: NaN or infinity at step {run.diverged_at}; the run stopped and "
-            f"the model is back at its parameters of step {back}. A smaller lr than "
-            f"{metadata['lr']} may help.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return run.history()
+
+
+def _warn_if_diverged(run, stacklevel: int) -> None:
+    if run.diverged_at is None:
+        return
+    back = run.rows[-1]["step"] if run.rows else 0
+    warnings.warn(
+        f"training diverged: NaN or infinity at step {run.diverged_at}; the run stopped and "
+        f"the model is back at its parameters of step {back}. A smaller lr than "
+        f"{run.metadata['lr']} may help.",
+        RuntimeWarning,
+        stacklevel=stacklevel,
+    )
 
 
 def _train(run, loss, batches, schedule, steps: int, progress: bool) -> None:

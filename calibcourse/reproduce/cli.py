@@ -3,15 +3,18 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from .._devices import default_device
 from .._files import check_writable
 from ..data import DATASETS
+from .configs import Config
 from .plans import COMPARISONS, PROFILES, TRAJECTORIES, plan
 from .records import Sweep
 from .report import report_paths, write_report
 from .runner import SweepError, executor_for, run_all
+from .stacked import stacks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, default=1, metavar="N", help="processes on this machine (1)"
     )
     parser.add_argument(
+        "--stacked",
+        action="store_true",
+        help="train trajectories that differ in seed and learning rate only together, as one "
+        "(not BulkSGD, not the comparison of methods): for a GPU; each such stack is one worker's "
+        "job, and numbers agree with those of single runs within rounding",
+    )
+    parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="run on the Dask cluster at this address instead"
     )
 
@@ -66,9 +76,11 @@ def run(options: argparse.Namespace) -> int:
     configs = plan(options.figure, options.profile, options.dataset, options.seeds, device)
     for path in report_paths(options.figure, options.out):
         check_writable(path)
+    if options.stacked:
+        print(_stacked(configs), file=sys.stderr)
     try:
         with executor_for(options.workers, options.scheduler) as executor:
-            runs = run_all(configs, options.out, executor)
+            runs = run_all(configs, options.out, executor, stacked=options.stacked)
     except SweepError as error:
         print(f"calibcourse reproduce: {error}", file=sys.stderr)
         return 1
@@ -79,8 +91,20 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _stacked(configs: Sequence[Config]) -> str:
+    """What is trained together, and what is not."""
+    sizes = [len(stack) for stack in stacks(configs)]
+    together = [size for size in sizes if size > 1]
+    text = f"{sum(together)} of {len(configs)} runs are trained in {len(together)} stacks"
+    alone = len(configs) - sum(together)
+    return text + (f", the other {alone} singly" if alone else "")
+
+
 def _command(options: argparse.Namespace) -> str:
     """The command that makes the same runs, without what belongs to one machine."""
     dataset = f" --dataset {options.dataset}" if options.dataset else ""
     seeds = " ".join(map(str, options.seeds))
-    return f"reproduce {options.figure} --profile {options.profile}{dataset} --seeds {seeds}"
+    stacked = " --stacked" if options.stacked else ""
+    return (
+        f"reproduce {options.figure} --profile {options.profile}{dataset} --seeds {seeds}{stacked}"
+    )

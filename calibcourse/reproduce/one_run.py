@@ -64,16 +64,12 @@ def train(config: Config, checkpoint: str | os.PathLike[str] | None = None) -> H
 
 
 def _follow(config: TrajectoryConfig, checkpoint: str | os.PathLike[str] | None) -> History:
-    data = _data(config)
-    shape = tuple(data.train.inputs.shape[1:])
-    model = mlp(shape, config.hidden, len(data.classes), seed=config.seed).to(config.device)
-    options = dict(config.options)
-    if config.optimizer == "bulk_sgd":
-        options["inputs"] = data.train.inputs
+    data = data_of(config)
+    model, optimizer = trajectory_start(config, data)
     return fit(
         model,
         data,
-        optimizer=make_optimizer(config.optimizer, model, config.lr, **options),
+        optimizer=optimizer,
         steps=config.steps,
         batch_size=config.batch_size,
         probes=trajectory_probes(),
@@ -82,6 +78,18 @@ def _follow(config: TrajectoryConfig, checkpoint: str | os.PathLike[str] | None)
         checkpoint=checkpoint,
         progress=False,
     )
+
+
+def trajectory_start(
+    config: TrajectoryConfig, data: Dataset
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The network at step 0 and its optimizer."""
+    shape = tuple(data.train.inputs.shape[1:])
+    model = mlp(shape, config.hidden, len(data.classes), seed=config.seed).to(config.device)
+    options = dict(config.options)
+    if config.optimizer == "bulk_sgd":
+        options["inputs"] = data.train.inputs
+    return model, make_optimizer(config.optimizer, model, config.lr, **options)
 
 
 def trajectory_probes() -> list[Probe]:
@@ -96,7 +104,7 @@ def trajectory_probes() -> list[Probe]:
 
 
 def _compare(config: ComparisonConfig, checkpoint: str | os.PathLike[str] | None) -> History:
-    data, model = _data(config), _model(config)
+    data, model = data_of(config), _model(config)
     best = BestValidation(quantities)
     history = fit(
         model,
@@ -200,7 +208,7 @@ def step_seconds(config: ComparisonConfig) -> float:
 
     On the CPU it is processor time, which other programs do not lengthen.
     """
-    data, model = _data(config), _model(config)
+    data, model = data_of(config), _model(config)
     n = len(data.train)
     batch = data.train.head(min(config.batch_size or n, n))
     optimizer = make_optimizer(config.optimizer, model, config.lr, **config.options)
@@ -227,7 +235,7 @@ def step_seconds(config: ComparisonConfig) -> float:
 
 
 def _model(config: ComparisonConfig) -> nn.Module:
-    data = _data(config)
+    data = data_of(config)
     shape, n_classes = tuple(data.train.inputs.shape[1:]), len(data.classes)
     if config.model == "resnet20":
         model = resnet20(shape[0], n_classes, seed=config.seed)
@@ -257,7 +265,8 @@ def check_data(configs: Sequence[Config]) -> None:
                 )
 
 
-def _data(config: Config) -> Dataset:
+def data_of(config: Config) -> Dataset:
+    """The images of a run, on its device."""
     data = _dataset(config.dataset)
     train, test = data.train.head(config.train_samples), data.test.head(config.held_out_samples)
     return replace(data, train=train, test=test).to(config.device)

@@ -2,7 +2,8 @@
 
 A finished run is one file, runs/<key>.json, written atomically by the job itself; a job
 that finds its file returns at once. A run in flight keeps a checkpoint beside it and goes on from
-there. So starting the same command again is how a sweep resumes, whatever stopped it.
+there. So starting the same command again is how a sweep resumes, whatever stopped it. A stack of
+runs is one job, with a record and a checkpoint for each of its runs.
 """
 
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -24,9 +26,10 @@ from tqdm.auto import tqdm
 
 from .._checks import check_integer
 from .._files import check_writable
-from .configs import ComparisonConfig, Config
+from .configs import ComparisonConfig, Config, TrajectoryConfig
 from .one_run import check_data, step_seconds, threads, train
 from .records import Run
+from .stacked import stacks, train_stacked
 
 RECORDS, CHECKPOINTS = "runs", "checkpoints"
 PACKAGES = ("calibcourse", "torch", "numpy")
@@ -61,6 +64,36 @@ def run_one(config: Config, folder: str | os.PathLike[str]) -> str:
     return str(record)
 
 
+def run_stack(configs: Sequence[Config], folder: str | os.PathLike[str]) -> dict[str, Exception]:
+    """Train configurations together and write the record of each, as `run_one` does for one.
+
+    Args:
+        configs: one of the groups of `stacks`, none of which has a record yet.
+        folder: as for `run_one`.
+
+    Returns:
+        The errors of those that could not start, by their keys. A record says in its provenance
+        how many runs it was "stacked" with, and its own share of the seconds.
+    """
+    checkpoints = [Path(folder) / CHECKPOINTS / f"{config.key}.pt" for config in configs]
+    errors: dict[str, Exception] = {}
+    with _ONE_AT_A_TIME, threads(configs[0].threads):
+        resumed = [checkpoint.exists() for checkpoint in checkpoints]
+        start = time.perf_counter()
+        trajectories = [config for config in configs if isinstance(config, TrajectoryConfig)]
+        outcomes = train_stacked(trajectories, checkpoints)
+        seconds = round((time.perf_counter() - start) / len(configs), 1)
+        made = provenance() | {"seconds": seconds, "stacked": len(configs)}
+        for place, (config, outcome) in enumerate(zip(configs, outcomes, strict=True)):
+            if isinstance(outcome, Exception):
+                errors[config.key] = outcome
+                continue
+            run = Run(config, outcome, made | {"resumed": resumed[place]})
+            run.save(record_path(folder, config))
+            checkpoints[place].unlink(missing_ok=True)
+    return errors
+
+
 class SweepError(RuntimeError):
     """Some runs of a sweep failed; the message names them, the finished ones are kept."""
 
@@ -70,6 +103,7 @@ def run_all(
     folder: str | os.PathLike[str],
     executor: Executor | None = None,
     progress: bool = True,
+    stacked: bool = False,
 ) -> list[Run[Any]]:
     """Run every configuration that has no record yet, and return them all.
 
@@ -81,6 +115,8 @@ def run_all(
         folder: where records and checkpoints go; every worker must see it under this path.
         executor: anything with the submit of concurrent.futures; None runs the jobs here.
         progress: show a bar, one tick per run.
+        stacked: train together what differs in seed and learning rate only (see `stacks`): one job
+            for each stack. Numbers then agree with those of single runs within rounding.
 
     Returns:
         The runs in the order of `configs`.
@@ -102,12 +138,21 @@ def run_all(
         _prepare(folder)
         executor.submit(check_data, list(todo.values())).result()
     with tqdm(total=len(configs), initial=len(found), disable=not progress, unit="run") as bar:
-        futures: dict[str, Future[str]] = {}
-        for key, config in todo.items():
-            futures[key] = executor.submit(run_one, config, str(folder))
-            futures[key].add_done_callback(lambda _: bar.update())
-        wait(futures.values())
-    errors = {key: future.exception() for key, future in futures.items() if future.exception()}
+        jobs: list[tuple[list[str], Future[Any]]] = []
+        for stack in stacks(list(todo.values())) if stacked else [[c] for c in todo.values()]:
+            if len(stack) == 1:
+                job: Future[Any] = executor.submit(run_one, stack[0], str(folder))
+            else:
+                job = executor.submit(run_stack, stack, str(folder))
+            job.add_done_callback(partial(_tick, bar, len(stack)))
+            jobs.append(([config.key for config in stack], job))
+        wait([job for _, job in jobs])
+    errors: dict[str, BaseException] = {}
+    for keys, job in jobs:
+        if (error := job.exception()) is not None:
+            errors |= dict.fromkeys(keys, error)
+        elif len(keys) > 1:
+            errors |= job.result()
     for key, config in todo.items():
         if key not in errors and not record_path(folder, config).exists():
             errors[key] = OSError(f"its worker wrote to another {folder} than this machine's")
@@ -119,6 +164,11 @@ def run_all(
         )
     found |= {key: _load(folder, config) for key, config in todo.items()}
     return [found[config.key] for config in configs]
+
+
+def _tick(bar: Any, runs: int, _: Future[Any]) -> None:
+    """Let the bar move by the runs of a job that is done."""
+    bar.update(runs)
 
 
 def record_path(folder: str | os.PathLike[str], config: Config) -> Path:
