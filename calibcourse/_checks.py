@@ -89,7 +89,7 @@ class Once:
     def all_finite(self, *values: Tensor) -> bool:
         """Whether the values, and everything noted since the last time, are finite: one wait."""
         noted, self.noted = [*values, *self.noted], []
-        return bool(torch.stack([value.detach().reshape(()).isfinite() for value in noted]).all())
+        return bool(torch.stack([value.detach().reshape(()) for value in noted]).isfinite().all())
 
     def range_of(self, values: Tensor) -> tuple[float, float] | None:
         """The range of all samples, where these are known to be some of them; else None."""
