@@ -216,6 +216,12 @@ CASES: dict[str, Callable[[World], object]] = {
         eigenpair(cc.top_eigenpair(MatrixOperator(w.matrix), v0=v0))
         for v0 in (None, torch.ones(12, device=w.device))
     ],
+    "bottom_eigenpairs": lambda w: [
+        pair.value for pair in cc.bottom_eigenpairs(MatrixOperator(w.matrix), 2)
+    ],
+    "spectral_density": lambda w: (
+        cc.spectral_density(MatrixOperator(w.matrix), 2, 3).nodes.flatten().tolist()
+    ),
     "top_eigenpairs": lambda w: [
         pair.value for pair in cc.top_eigenpairs(MatrixOperator(w.matrix), 2)
     ],

@@ -1,7 +1,14 @@
 """Gauss–Newton curvature, exact and fast: operators, Lanczos, Jacobian norms, sharpness, trace."""
 
+from .density import SpectralDensity, spectral_density
 from .jacobian import jacobian_grams, jacobian_norms
-from .lanczos import ConvergenceWarning, Eigenpair, top_eigenpair, top_eigenpairs
+from .lanczos import (
+    ConvergenceWarning,
+    Eigenpair,
+    bottom_eigenpairs,
+    top_eigenpair,
+    top_eigenpairs,
+)
 from .logit_hessian import (
     logit_gradient,
     logit_hessian,
@@ -18,10 +25,12 @@ __all__ = [
     "GaussNewton",
     "Hessian",
     "MatrixOperator",
+    "SpectralDensity",
     "SymmetricOperator",
     "Trace",
     "WarmSharpness",
     "batch_sharpness",
+    "bottom_eigenpairs",
     "gauss_newton_sharpness",
     "jacobian_grams",
     "jacobian_norms",
@@ -29,6 +38,7 @@ __all__ = [
     "logit_hessian",
     "logit_hessian_factor",
     "logit_hessian_product",
+    "spectral_density",
     "top_eigenpair",
     "top_eigenpairs",
     "trace",

@@ -8,7 +8,7 @@ largest positive eigenvalue, however negative the other end.
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from .._conduct import undisturbed
 from .operators import SymmetricOperator
 
 WARM_NOISE = 0.3  # norm of the noise added to a unit start vector
+BASIS_BYTES = 2**31  # that the basis may hold before it is restarted, unless max_basis says
+COLUMNS = 2**20  # of the basis, combined at once
 CHANCE = 1e-4  # of a random start in which the top eigenvector is too faint to be seen
 
 
@@ -59,6 +61,7 @@ def top_eigenpair(
     tol: float = 1e-3,
     max_matvecs: int = 100,
     seed: int = 0,
+    max_basis: int | None = None,
 ) -> Eigenpair:
     """The algebraically largest eigenvalue and its eigenvector, by Lanczos with a residual stop.
 
@@ -82,6 +85,9 @@ def top_eigenpair(
         tol: stop at ‖A v - λ v‖ ≤ tol·|λ|.
         max_matvecs: stop after this many products in any case.
         seed: of the noise; the global random state is neither read nor changed.
+        max_basis: vectors (d,) to hold, 6 at least. When they are full the basis is restarted from
+            the best half of its span ("thick restart", Wu and Simon 2000, SIAM J. Matrix Anal.
+            22:602), which costs products. None holds what fits into 2 GB.
 
     Returns:
         The pair. If it has not converged, `converged` is False and a `ConvergenceWarning` says so.
@@ -98,7 +104,7 @@ def top_eigenpair(
     """
     if v0 is not None:
         v0 = _check_start(v0, "v0", (operator.shape[0],))[None]
-    return _lanczos(operator, 1, v0, tol, max_matvecs, seed)[0]
+    return _lanczos(operator, 1, v0, tol, max_matvecs, seed, max_basis)[0]
 
 
 def top_eigenpairs(
@@ -108,6 +114,7 @@ def top_eigenpairs(
     tol: float = 1e-3,
     max_matvecs: int | None = None,
     seed: int = 0,
+    max_basis: int | None = None,
 ) -> list[Eigenpair]:
     """The k algebraically largest eigenvalues with eigenvectors, multiple ones included.
 
@@ -119,6 +126,7 @@ def top_eigenpairs(
         tol: every pair stops at ‖A v - λ v‖ ≤ tol·|λ|.
         max_matvecs: budget for all pairs together; None means 100 k.
         seed: of the noise.
+        max_basis: as for `top_eigenpair`, 3 k + 3 at least.
 
     Returns:
         k pairs, largest value first, with orthonormal vectors; `matvecs` is the total of them all.
@@ -138,21 +146,75 @@ def top_eigenpairs(
         raise ValueError(f"k must be at most d = {operator.shape[0]}, got {k}")
     if v0 is not None:
         _check_start(v0, "v0", (k, operator.shape[0]))
-    return _lanczos(operator, k, v0, tol, 100 * k if max_matvecs is None else max_matvecs, seed)
+    budget = 100 * k if max_matvecs is None else max_matvecs
+    return _lanczos(operator, k, v0, tol, budget, seed, max_basis)
+
+
+def bottom_eigenpairs(
+    operator: SymmetricOperator,
+    k: int = 1,
+    v0: Tensor | None = None,
+    tol: float = 1e-3,
+    max_matvecs: int | None = None,
+    seed: int = 0,
+    max_basis: int | None = None,
+) -> list[Eigenpair]:
+    """The k algebraically smallest eigenvalues with eigenvectors: a Hessian's negative ones.
+
+    Args:
+        operator, k, v0, tol, max_matvecs, seed, max_basis: as for `top_eigenpairs`.
+
+    Returns:
+        As `top_eigenpairs`, smallest value first; `value` is never below the true one. Where it is
+        0, as for a Gauss-Newton matrix, tol·|λ| is 0 too, and only rounding error is allowed.
+
+    Raises:
+        ValueError, TypeError: as for `top_eigenpairs`.
+
+    Example:
+        >>> from calibcourse.curvature import MatrixOperator
+        >>> matrix = torch.diag(torch.tensor([3.0, 1.0, -9.0]))
+        >>> round(bottom_eigenpairs(MatrixOperator(matrix))[0].value, 4)
+        -9.0
+    """
+    pairs = top_eigenpairs(_Negated(operator), k, v0, tol, max_matvecs, seed, max_basis)
+    return [replace(pair, value=-pair.value) for pair in pairs]
+
+
+class _Negated(SymmetricOperator):
+    """-A."""
+
+    def __init__(self, operator: SymmetricOperator):
+        self._operator = operator
+        self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        return -self._operator.matvec(vector)
 
 
 @undisturbed()
 def _lanczos(
-    operator: SymmetricOperator, k: int, v0: Tensor | None, tol: float, max_matvecs: int, seed: int
+    operator: SymmetricOperator,
+    k: int,
+    v0: Tensor | None,
+    tol: float,
+    max_matvecs: int,
+    seed: int,
+    max_basis: int | None,
 ) -> list[Eigenpair]:
     tol = check_real(tol, "tol", 0.0, strict=True)
     max_matvecs = check_integer(max_matvecs, "max_matvecs", k)
-    basis = _Basis(_start(operator, k, v0, seed))
+    start = _start(operator, k, v0, seed)
+    if max_basis is None:
+        max_basis = max(3 * k + 3, BASIS_BYTES // (start[0].numel() * start.element_size()))
+    basis = _Basis(start, check_integer(max_basis, "max_basis", 3 * k + 3))
     eps = torch.finfo(operator.dtype).eps
     # projected[l, j] = ⟨q_l, A q_j⟩. In float64: it is tiny, and Ritz values come from it.
     projected = torch.zeros(0, 0, dtype=torch.float64)
-    unit = 0.0
-    for done in range(1, max_matvecs + 1):
+    unit, done, kept = 0.0, 0, 0
+    finished: list[tuple[Tensor, int]] = []  # before each restart: `projected` and `kept`
+    for spent in range(1, max_matvecs + 1):
+        done += 1
         product = operator.matvec(basis[done - 1].to(operator.dtype)).detach().to(basis.dtype)
         # Squares of the entries of G at margin 40 are about 1e-40, below float32: work with A/unit.
         unit = unit or float(product.abs().max())
@@ -167,7 +229,8 @@ def _lanczos(
         # their span lies on the basis vectors still waiting, so the residual is exact and free.
         inside, outside = projected[:done], projected[done:]
         values, weights = torch.linalg.eigh((inside + inside.mT) / 2)
-        values, weights = values.flip(0)[:k], weights.flip(1)[:, :k]
+        every, combinations = values.flip(0), weights.flip(1)
+        values, weights = every[:k], combinations[:, :k]
         residuals = (outside @ weights).norm(dim=0)
         rounding = 10 * eps * float(projected.abs().max())
         allowed = (tol * values.abs()).clamp(min=rounding)
@@ -176,14 +239,25 @@ def _lanczos(
         if exhausted:
             break
         if k == 1 and v0 is None:
-            faint = _faintest_share(float(values + allowed), projected)
+            bound = float(values + allowed)
+            faint = (
+                _faintest_share(bound, projected)
+                if not finished
+                else (_faintest_after([*finished, (projected, kept)], bound))
+            )
             small &= faint * math.sqrt(2 * operator.shape[0] / math.pi) <= CHANCE
         if done >= k and small.all():
             break
+        if len(basis) == max_basis and spent < max_matvecs:
+            finished.append((projected, kept))
+            kept = max(k, (max_basis - k) // 2)
+            outside = outside @ combinations[:, :kept]
+            basis.restart(combinations[:, :kept])
+            projected, done = torch.cat([torch.diag(every[:kept]), outside]), kept
     if not small.all():
         worst = float((residuals / values.abs().clamp(min=rounding)).max())
         warnings.warn(
-            f"Lanczos stopped after {done} products with a relative residual of {worst:.1e} "
+            f"Lanczos stopped after {spent} products with a relative residual of {worst:.1e} "
             f"(tol={tol:.1e}), too early to tell that no eigenvalue lies above: raise max_matvecs "
             "or tol",
             ConvergenceWarning,
@@ -191,7 +265,7 @@ def _lanczos(
         )
     vectors = basis.combine(weights).to(operator.dtype)
     return [
-        Eigenpair(unit * float(value), vector, unit * float(residual), done, bool(converged))
+        Eigenpair(unit * float(value), vector, unit * float(residual), spent, bool(converged))
         for value, vector, residual, converged in zip(
             values, vectors, residuals, small, strict=True
         )
@@ -207,6 +281,11 @@ def _faintest_share(bound: float, projected: Tensor) -> float:
     ⟨u, q_1⟩² <= 1/Σ p_j(bound)². A coordinate of a random unit vector of R^d has a density of at
     most √(d/2π), so its size is below c with a chance of at most c √(2d/π).
     """
+    return 1 / math.sqrt(_squares_and_last(bound, projected)[0])
+
+
+def _squares_and_last(bound: float, projected: Tensor) -> tuple[float, float]:
+    """Σ p_j(bound)² and the last p_j."""
     before, here, total, coupling = 0.0, 1.0, 1.0, 0.0
     for alpha, beta in zip(
         projected.diagonal().tolist(), projected.diagonal(-1).tolist(), strict=True
@@ -214,14 +293,39 @@ def _faintest_share(bound: float, projected: Tensor) -> float:
         before, here = here, ((bound - alpha) * here - coupling * before) / beta
         coupling = beta
         total += here * here
-    return 1 / math.sqrt(total)
+    return total, here
+
+
+def _faintest_after(stages: list[tuple[Tensor, int]], bound: float) -> float:
+    """`_faintest_share` where the basis was restarted.
+
+    The vectors that a restart keeps are Ritz vectors y_i with A y_i = θ_i y_i + s_i q, q the vector
+    that was waiting: so ⟨u, y_i⟩ = s_i ⟨u, q⟩ / (μ - θ_i), and the recurrence goes on from q, with
+    every earlier vector in it. These too grow with μ above all Ritz values, since a Ritz value only
+    grows.
+
+    Args:
+        stages: the projected matrix before each restart, and now, and the vectors kept before it.
+        bound: as above.
+    """
+    most, last = _squares_and_last(bound, stages[0][0])
+    for projected, kept in stages[1:]:
+        ritz, couplings = projected.diagonal()[:kept], projected[kept, :kept]
+        shares = torch.zeros(len(projected), dtype=torch.float64)
+        shares[:kept] = couplings * last / (bound - ritz)
+        shares[kept] = last
+        for j in range(kept, projected.shape[1]):
+            rest = bound * shares[j] - projected[: j + 1, j] @ shares[: j + 1]
+            shares[j + 1] = rest / projected[j + 1, j]
+        most, last = max(most, float(shares.square().sum())), float(shares[-1])
+    return 1 / math.sqrt(most)
 
 
 class _Basis:
     """Orthonormal vectors as the rows of one growing matrix."""
 
-    def __init__(self, start: Tensor):
-        self._rows, self._count = torch.empty_like(start), 0
+    def __init__(self, start: Tensor, most: int):
+        self._rows, self._count, self._most = torch.empty_like(start), 0, most
         self.dtype = start.dtype
         for vector in start:
             self.extend(vector, drop=0.0)
@@ -251,10 +355,21 @@ class _Basis:
         if norm <= drop * length:
             return coordinates
         if self._count == len(self._rows):
-            self._rows = torch.cat([self._rows, torch.empty_like(self._rows)])
+            more = min(self._count, self._most - self._count)
+            self._rows = torch.cat([self._rows, torch.empty_like(self._rows[:more])])
         self._rows[self._count] = rest / norm
         self._count += 1
         return torch.cat([coordinates, read[-2:-1]])
+
+    def restart(self, weights: Tensor) -> None:
+        """Keep Σ_j weights[j, i] q_j in place of the vectors that were multiplied, and the rest."""
+        done, kept = weights.shape
+        mixing = weights.T.to(self._rows)
+        for columns in self._rows[: self._count].split(COLUMNS, dim=1):
+            waiting = columns[done:].clone()
+            columns[:kept] = mixing @ columns[:done]
+            columns[kept : kept + len(waiting)] = waiting
+        self._count += kept - done
 
     def combine(self, weights: Tensor) -> Tensor:
         """Σ_j weights[j, i] q_j as row i, normalised."""
