@@ -9,20 +9,23 @@ _ORDER = "the order of a minimum, a maximum, a sum or a product of vectors does 
 _LENGTHS = "`strict` only guards against lists of different lengths, and these have the same"
 _SCALE = "every product is divided by its length, so the length of the start does not matter"
 _BRACKET = "a bracket that still holds the temperature, halved until it is one number"
+_PLACE = "the checks' inputs lie on the CPU, where a tensor is made unless told otherwise"
 _SHORT = "any features that are short enough break the bound; the check measures whether they do"
 
 EQUIVALENT = {
     "01/bins": {
         "accuracy = torch.bincount(index, correct, n_bins) / images": "weights may be bools",
+        "inner_edges = torch.linspace(0, 1, n_bins + 1)[1:-1]": _PLACE,
     },
     "01/ece": {
         "gap = torch.bincount(index, confidence - correct)": (
             "bins behind the last full one would add 0"
         ),
         "gap = torch.bincount(index, correct - confidence, n_bins)": _SIGN,
-        "index = torch.bucketize(confidence, torch.linspace(0, 1, n_bins + 1)[0:-1])": (
+        "inner_edges = torch.linspace(0, 1, n_bins + 1, device=confidence.device)[0:-1]": (
             "a confidence is above 0, so every index is one larger and the groups are the same"
         ),
+        "inner_edges = torch.linspace(0, 1, n_bins + 1)[1:-1]": _PLACE,
     },
     "01/useless": {
         "frequency = torch.bincount(target, minlength=n_classes) * len(target)": (

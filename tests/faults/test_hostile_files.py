@@ -20,17 +20,16 @@ from fault_cases import (
     norm,
     quiet_fit,
 )
+from mutations import nodes, with_pickle
 from test_fuzz import (
     CONFIG,
     HISTORY,
     JSON_TARGETS,
     PROVENANCE,
     TARGETS,
-    nodes,
     outcome,
     resumed,
     toy_run,
-    with_pickle,
 )
 from torch import nn
 
