@@ -4,6 +4,7 @@ Each is that of `calibcourse.optimizers`, with a learning rate of its own for ev
 in place and never look at a number, so that a CUDA graph can hold them.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -94,20 +95,24 @@ def orthogonal(matrices: Tensor) -> Tensor:
         >>> bool((made[0].diag() > 0.5).all() and (made[0].diag() < 1.5).all())
         True
     """
-    a, b, c = _MUON["ns_coefficients"]
+    settings = _by_default()
+    a, b, c = settings["ns_coefficients"]
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.bfloat16()
     x = x.mT if tall else x
     norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
-    x = x / norm.clamp(min=_MUON["eps"])
-    for _ in range(_MUON["ns_steps"]):
+    x = x / norm.clamp(min=settings["eps"])
+    for _ in range(settings["ns_steps"]):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).contiguous()
 
 
-# What `calibcourse.optimizers.Muon` leaves at torch's defaults.
-_MUON: dict[str, Any] = torch.optim.Muon([torch.zeros(1, 1)]).defaults
+@functools.cache
+def _by_default() -> dict[str, Any]:
+    """What `calibcourse.optimizers.Muon` leaves at torch's defaults."""
+    return torch.optim.Muon([torch.zeros(1, 1)]).defaults
+
 
 # What each update remembers of every parameter, by torch's names.
 MEMORY: dict[Update, tuple[str, ...]] = {
