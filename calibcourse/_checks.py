@@ -149,11 +149,17 @@ def is_finite(values: Tensor) -> bool:
 
 def are_finite(tensors: Sequence[Tensor]) -> bool:
     """`is_finite` of many tensors, in one wait per dtype and device."""
-    extremes: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    for values in (v.detach() for v in tensors if v.numel()):
-        values = torch.view_as_real(values) if values.is_complex() else values
-        extremes.setdefault((values.dtype, values.device), []).extend(torch.aminmax(values))
-    return all(all(map(math.isfinite, torch.stack(v).tolist())) for v in extremes.values())
+    real = (torch.view_as_real(v) if v.is_complex() else v for v in tensors if v.numel())
+    extremes = by_kind([end for values in real for end in torch.aminmax(values.detach())])
+    return all(all(map(math.isfinite, torch.stack(ends).tolist())) for ends in extremes)
+
+
+def by_kind(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The tensors by dtype and device: those that can be made one, and read in one wait."""
+    kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for tensor in tensors:
+        kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
+    return list(kinds.values())
 
 
 def check_target(target: Tensor, n_samples: int, n_classes: int, name: str = "target") -> None:

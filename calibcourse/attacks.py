@@ -411,9 +411,9 @@ def _checked(model: Model, inputs: Tensor, target: Tensor) -> Model:
 
 
 def _check_steps(steps: int, step_size: float | None) -> None:
-    steps = check_integer(steps, "steps", 1)
+    check_integer(steps, "steps", 1)
     if step_size is not None:
-        step_size = check_real(step_size, "step_size", minimum=0.0)
+        check_real(step_size, "step_size", minimum=0.0)
 
 
 def check_clip(clip: tuple[float, float], inputs: Tensor | None = None) -> None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import check_choice, check_integer, check_real
+from ._conduct import modes_restored
 from .curvature import GaussNewton, Hessian, top_eigenpairs
 
 # Relative residual of BulkSGD's eigenvectors. Between refreshes they turn by more than this.
@@ -349,20 +350,16 @@ class BulkSGD(_Whole, torch.optim.Optimizer):
         Of the network in eval mode: with dropout or a batch's statistics it would be another one at
         every product.
         """
-        modes = {module: module.training for module in self.model.modules()}
         place = next(self.model.parameters()).device
         self.inputs = self.inputs.to(place)
         self.target = None if self.target is None else self.target.to(place)
-        self.model.eval()
-        try:
+        with modes_restored(self.model):
+            self.model.eval()
             if self.target is None:
                 operator = GaussNewton(self.model, self.inputs, self.loss)
             else:
                 operator = Hessian(self.model, self.inputs, self.target, self.loss)
             pairs = top_eigenpairs(operator, count, v0=previous, tol=SUBSPACE_TOLERANCE)
-        finally:
-            for module, training in modes.items():
-                module.training = training
         return torch.stack([pair.vector for pair in pairs])
 
 

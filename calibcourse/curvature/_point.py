@@ -12,6 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from .._checks import by_kind
 from .._conduct import version
 
 SAMPLES = "inputs or target"
@@ -61,10 +62,7 @@ class Point:
 
 def _by_dtype(views: list[Tensor]) -> list[Tensor]:
     """Copies of the views, in one tensor per dtype and device: one wait each to compare them."""
-    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    for view in views:
-        groups.setdefault((view.dtype, view.device), []).append(view)
-    return [torch.cat(group) for group in groups.values()]
+    return [torch.cat(alike) for alike in by_kind(views)]
 
 
 def _entries(tensor: Tensor) -> list[Tensor]:

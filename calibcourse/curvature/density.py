@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .._checks import check_integer, check_real
 from .._conduct import undisturbed
-from .lanczos import _Basis, _start
+from .lanczos import _Basis, _start, _with_product
 from .operators import SymmetricOperator
 
 
@@ -96,13 +96,7 @@ def _rule(operator: SymmetricOperator, start: Tensor, steps: int) -> tuple[Tenso
     basis, eps = _Basis(start, steps + 1), torch.finfo(operator.dtype).eps
     projected, unit = torch.zeros(0, 0, dtype=torch.float64), 0.0
     for done in range(1, min(steps, operator.shape[0]) + 1):
-        product = operator.matvec(basis[done - 1].to(operator.dtype)).detach().to(basis.dtype)
-        unit = unit or float(product.abs().max())  # as `_lanczos` does
-        coefficients = basis.extend(product / unit if unit else product, 10 * eps)
-        if not torch.isfinite(coefficients).all():
-            raise ValueError("operator.matvec must return finite values, got NaN or infinity")
-        projected = torch.nn.functional.pad(projected, (0, 1, 0, len(coefficients) - done + 1))
-        projected[: len(coefficients), -1] = coefficients
+        projected, unit = _with_product(operator, basis, done - 1, projected, unit, 10 * eps)
         if len(basis) == done:  # an invariant subspace: the rule is exact
             break
     inside = projected[:done]

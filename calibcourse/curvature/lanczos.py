@@ -209,22 +209,13 @@ def _lanczos(
         max_basis = max(3 * k + 3, BASIS_BYTES // (start[0].numel() * start.element_size()))
     basis = _Basis(start, check_integer(max_basis, "max_basis", 3 * k + 3))
     eps = torch.finfo(operator.dtype).eps
-    # projected[l, j] = ⟨q_l, A q_j⟩. In float64: it is tiny, and Ritz values come from it.
+    # In float64: it is tiny, and Ritz values come from it.
     projected = torch.zeros(0, 0, dtype=torch.float64)
     unit, done, kept = 0.0, 0, 0
     finished: list[tuple[Tensor, int]] = []  # before each restart: `projected` and `kept`
     for spent in range(1, max_matvecs + 1):
         done += 1
-        product = operator.matvec(basis[done - 1].to(operator.dtype)).detach().to(basis.dtype)
-        # Squares of the entries of G at margin 40 are about 1e-40, below float32: work with A/unit.
-        unit = unit or float(product.abs().max())
-        coefficients = basis.extend(product / unit if unit else product, eps)
-        if not torch.isfinite(coefficients).all():
-            raise ValueError("operator.matvec must return finite values, got NaN or infinity")
-        projected = torch.nn.functional.pad(
-            projected, (0, 1, 0, len(coefficients) - len(projected))
-        )
-        projected[:, -1] = coefficients
+        projected, unit = _with_product(operator, basis, done - 1, projected, unit, eps)
         # A restricted to the vectors that have been multiplied; what their products have outside
         # their span lies on the basis vectors still waiting, so the residual is exact and free.
         inside, outside = projected[:done], projected[done:]
@@ -270,6 +261,41 @@ def _lanczos(
             values, vectors, residuals, small, strict=True
         )
     ]
+
+
+def _with_product(
+    operator: SymmetricOperator,
+    basis: "_Basis",
+    index: int,
+    projected: Tensor,
+    unit: float,
+    drop: float,
+) -> tuple[Tensor, float]:
+    """Multiply a vector of the basis, which gains what is new in the product.
+
+    Args:
+        operator: A.
+        basis: of vectors q, extended in place.
+        index: of the vector to multiply.
+        projected: its entry [l, j] is ⟨q_l, A q_j⟩ / unit, float64, a column for each product.
+        unit: of A; 0 before the first product that is not 0.
+        drop: as for `_Basis.extend`.
+
+    Returns:
+        `projected` with one more column, and the unit.
+
+    Raises:
+        ValueError: the product is not finite.
+    """
+    product = operator.matvec(basis[index].to(operator.dtype)).detach().to(basis.dtype)
+    # Squares of the entries of G at margin 40 are about 1e-40, below float32: work with A/unit.
+    unit = unit or float(product.abs().max())
+    coefficients = basis.extend(product / unit if unit else product, drop)
+    if not torch.isfinite(coefficients).all():
+        raise ValueError("operator.matvec must return finite values, got NaN or infinity")
+    projected = torch.nn.functional.pad(projected, (0, 1, 0, len(coefficients) - len(projected)))
+    projected[:, -1] = coefficients
+    return projected, unit
 
 
 def _faintest_share(bound: float, projected: Tensor) -> float:

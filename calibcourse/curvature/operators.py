@@ -53,10 +53,7 @@ class SymmetricOperator(ABC):
 
     def matmat(self, columns: Tensor) -> Tensor:
         """The product with several vectors, the columns of (d, k)."""
-        if not isinstance(columns, Tensor) or columns.ndim != 2 or not columns.shape[1]:
-            got = tuple(columns.shape) if isinstance(columns, Tensor) else type(columns).__name__
-            raise ValueError(f"columns must be a tensor of shape (d, k), k >= 1, got {got}")
-        return torch.stack([self.matvec(column) for column in columns.T.contiguous()], dim=1)
+        return torch.stack([self.matvec(column) for column in _vectors(columns)], dim=1)
 
     def __matmul__(self, other: Tensor) -> Tensor:
         """`operator @ v`: `matvec` of a vector (d,), `matmat` of columns (d, k)."""
@@ -244,9 +241,7 @@ class _NetworkOperator(SymmetricOperator):
     @undisturbed()
     def matmat(self, columns: Tensor) -> Tensor:
         """The product with the columns of (d, k): one graph per batch serves them all."""
-        if not isinstance(columns, Tensor) or columns.ndim != 2 or not columns.shape[1]:
-            return super().matmat(columns)  # which says what is wrong
-        vectors = columns.T.contiguous()
+        vectors = _vectors(columns)
         for vector in vectors:
             self._check_vector(vector)
         return self._mean(
@@ -307,6 +302,14 @@ class _NetworkOperator(SymmetricOperator):
     @abstractmethod
     def _product(self, point: Linearization, vector: Tensor) -> Tensor:
         """The product of one batch, summed over its samples."""
+
+
+def _vectors(columns: Tensor) -> Tensor:
+    """The columns of (d, k) as rows, (k, d)."""
+    if not isinstance(columns, Tensor) or columns.ndim != 2 or not columns.shape[1]:
+        got = tuple(columns.shape) if isinstance(columns, Tensor) else type(columns).__name__
+        raise ValueError(f"columns must be a tensor of shape (d, k), k >= 1, got {got}")
+    return columns.T.contiguous()
 
 
 def _chosen(trainable: Parameters, parameters: Iterable[nn.Parameter]) -> Parameters:

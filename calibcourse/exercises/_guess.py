@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, fields, replace
 
 MAX_TEXT = 200  # characters of an option
-_NEVER = "~"  # after every time
+NEVER = "~"  # after every time
 
 Value = float | str  # a number, or one of a choice's options
 
@@ -58,8 +58,8 @@ class Guess:
         Args:
             other: of the same prediction, from another file.
         """
-        first = min((self, other), key=lambda one: (one.answered or _NEVER, repr(one)))
-        seen = min((self, other), key=lambda one: (one.shown or _NEVER, repr(one)))
+        first = min((self, other), key=lambda one: (one.answered or NEVER, repr(one)))
+        seen = min((self, other), key=lambda one: (one.shown or NEVER, repr(one)))
         late = first.late or bool(first.answered and seen.shown and seen.shown < first.answered)
         return replace(first, late=late, truth=seen.truth, shown=seen.shown)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from .._files import read_json, write_json
-from ._guess import FIELDS, Guess, Value, possible
+from ._guess import FIELDS, NEVER, Guess, Value, possible
 from ._place import word
 
 # 1 had no mistakes, answers and attempts_until_correct, 2 no predictions; both are still read.
@@ -131,15 +131,12 @@ class Record:
         )
 
 
-_NEVER = "~"  # after every time
-
-
 def _age(record: Record) -> tuple:
-    return record.first_attempt or _NEVER, record.answers
+    return record.first_attempt or NEVER, record.answers
 
 
 def _solved(record: Record) -> tuple:
-    return record.first_correct or _NEVER, record.attempts_until_correct or _MAX_NUMBER
+    return record.first_correct or NEVER, record.attempts_until_correct or _MAX_NUMBER
 
 
 def _counted(mistakes: dict[str, int], name: str) -> dict[str, int]:
