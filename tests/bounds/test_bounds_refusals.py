@@ -54,17 +54,6 @@ def test_other_bad_arguments_are_named():
         direct_sandwich(model, inputs, target, n_bins=0)
 
 
-def test_display_shows_values_and_slack():
-    model, inputs, target = network("mlp", 3, 5, torch.float32)
-    ladder = curvature_ladder(model, inputs, target)
-    lines = repr(ladder).splitlines()
-    assert lines[0].startswith("Ladder(C_J=") and "holds=True" in lines[0]
-    assert [line.split()[0] for line in lines[1:]] == RUNGS[::-1]
-    assert "[paper] Thm 4.1" in lines[2] and "× 10^+" in lines[2] and "× 10^-" in lines[-1]
-    assert "ECE" in repr(direct_sandwich(model, inputs, target, ladder=ladder))
-    assert repr(softmax_tail_bounds(Z, Y)).startswith("TailBounds(n=3, holds=True), mean:\n")
-
-
 @pytest.mark.cuda
 def test_bounds_agree_on_a_gpu():
     model, inputs, target = network("mlp", 5, 20, torch.float64)
