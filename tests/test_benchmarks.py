@@ -232,6 +232,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(capsys):
     assert "got kze" in message and "ece_small" in message
 
 
+@pytest.mark.slow
 def test_each_script_runs_in_a_process_of_its_own():
     options = run.argparse.Namespace(device="cpu", threads=1)
     (part,) = [p for p in run.catalogue()["bench_metrics"] if p.name == "temperature"]

@@ -293,6 +293,7 @@ for key, exercise in examiner.EXERCISES.items():
 """
 
 
+@pytest.mark.slow
 def test_the_limits_leave_room_for_every_reference():
     done = subprocess.run([sys.executable, "-c", REFERENCES], capture_output=True, text=True)
     found = [line.split(" ", 1) for line in done.stdout.splitlines()]

@@ -169,6 +169,7 @@ def test_the_learners_copies_are_passed_over_from_the_top_too(class_course: Path
     assert outcomes(class_course, ".") == dict.fromkeys(DOCUMENTED[""], "PASSED")
 
 
+@pytest.mark.slow
 def test_a_learners_copy_is_tested_where_it_is_named(class_course: Path):
     right, changed, own = "lessons/my_01.ipynb", "lessons/my_changed.ipynb", "work/01.ipynb"
     write_lesson(class_course / changed, printed="3")

@@ -204,6 +204,7 @@ def test_every_method_and_optimizer_trains():
         assert math.isfinite(one_run.train(small).rows[-1]["test_ece"])
 
 
+@pytest.mark.slow
 def test_resnet20_trains_and_is_evaluated_in_eval_mode():
     config = replace(
         TINY, model="resnet20", steps=2, train_samples=20, held_out_samples=8, probes=2

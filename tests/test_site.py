@@ -268,11 +268,13 @@ def made(_built_once: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     return out, said
 
 
+@pytest.mark.slow  # Sphinx makes all of it
 def test_nothing_is_amiss(made):
     out, said = made
     assert said == [f"wrote {out / 'index.html'}"]
 
 
+@pytest.mark.slow  # Sphinx makes all of it
 def test_the_site_asks_no_other_server(made):
     out, _ = made
     pages = sorted(out.rglob("*.html"))
@@ -284,6 +286,7 @@ def test_the_site_asks_no_other_server(made):
     assert [path.name for path in sheets if re.search(fetched, path.read_text("utf-8"))] == []
 
 
+@pytest.mark.slow  # Sphinx makes all of it
 def test_every_link_within_the_site_leads_somewhere(made):
     out, _ = made
     broken = []
@@ -297,6 +300,7 @@ def test_every_link_within_the_site_leads_somewhere(made):
     assert broken == []
 
 
+@pytest.mark.slow  # Sphinx makes all of it
 def test_the_lesson_has_its_words_and_outputs(made):
     out, _ = made
     text = (out / "lessons/01_tiny.html").read_text(encoding="utf-8")
@@ -305,6 +309,7 @@ def test_the_lesson_has_its_words_and_outputs(made):
     assert "BEGIN SOLUTION" not in text
 
 
+@pytest.mark.slow  # Sphinx makes all of it
 def test_the_reference_has_every_public_name_and_its_source(made):
     out, _ = made
     ids = set().union(*(Page(page).ids for page in (out / "reference").glob("*.html")))

@@ -113,7 +113,9 @@ def test_stacked_runs_are_single_runs_in_float64(case, no_bfloat16):
     assert len({repr(history.rows[-1]) for history in ours}) == len(RUNS)  # each its own
 
 
-@pytest.mark.parametrize("optimizer", ["gd", "sgd", "adamw", "sam"])
+@pytest.mark.parametrize(
+    "optimizer", ["gd", "sgd", *(pytest.param(n, marks=pytest.mark.slow) for n in ("adamw", "sam"))]
+)
 def test_a_sweeps_runs_agree_within_the_rounding_of_float32(optimizer):
     configs = [
         replace(TINY, optimizer=optimizer, seed=seed, lr=lr, options={}) for seed, lr in RUNS[1:4]
@@ -189,7 +191,9 @@ class Stops:
         return {}
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw", "muon", "sam"])
+@pytest.mark.parametrize(
+    "name", ["sgd", "muon", *(pytest.param(n, marks=pytest.mark.slow) for n in ("adamw", "sam"))]
+)
 def test_a_killed_stack_goes_on_stacked_or_singly(name, tmp_path, no_bfloat16):
     data, runs = small_data(torch.float64), [(0, 0.01), (1, 0.05), (2, 0.05)]
     options = {} if name == "adamw" else {"momentum": 0.9}
@@ -249,6 +253,7 @@ def test_stacks_hold_what_differs_in_seed_and_learning_rate_only():
     assert [len(stack) for stack in stacks(comparison)] == [1] * len(comparison)
 
 
+@pytest.mark.slow
 def test_a_stacked_sweep_leaves_records_as_a_plain_one(tmp_path):
     stacked = run_all(RAGGED, tmp_path / "stacked", progress=False, stacked=True)
     plain = run_all(RAGGED, tmp_path / "plain", progress=False)
@@ -278,6 +283,7 @@ def test_finished_runs_are_not_run_again_and_a_damaged_one_costs_no_other(tmp_pa
     assert Run.load(record_path(tmp_path, configs[1])) == runs[1]
 
 
+@pytest.mark.slow
 def test_the_command_trains_stacks_and_says_what_it_does(tmp_path, monkeypatch, capsys):
     from test_sweeps import parse
 
