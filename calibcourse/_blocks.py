@@ -8,10 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# Logits per block: three float32 working arrays of a block stay in a processor's cache. Few classes
-# are laid out class first, and the vectors of samples are too short for torch to split between
-# threads, which would cost more time than it saves; from MANY_CLASSES on a sample is a vector long
-# enough, and transposing would cost more than it saves. A GPU wants fewer, larger launches.
+# Logits per block: they and their exponentials stay in a processor's cache. Few classes are laid
+# out class first; from MANY_CLASSES on a sample is a vector long enough, and transposing would cost
+# more than it saves. A GPU wants fewer, larger launches.
 BLOCK_SIZE = {"cpu": 1 << 18}
 BLOCK_SIZE_ACCELERATOR = 1 << 25
 MANY_CLASSES = 48
@@ -26,7 +25,7 @@ def blocks(logits: Tensor, dtype: torch.dtype | None = None) -> Iterator[tuple[T
     """
     dtype = dtype or torch.promote_types(logits.dtype, torch.float32)
     n_samples, n_classes = logits.shape
-    n_rows = max(1, BLOCK_SIZE.get(logits.device.type, BLOCK_SIZE_ACCELERATOR) // n_classes)
+    n_rows = max(1, block_size(logits) // n_classes)
     buffer = None
     for start in range(0, n_samples, n_rows):
         rows = slice(start, min(start + n_rows, n_samples))
@@ -45,37 +44,39 @@ def blocks(logits: Tensor, dtype: torch.dtype | None = None) -> Iterator[tuple[T
             yield shifted, rows
 
 
-def rest_and_ties(
-    shifted: Tensor, space: tuple[Tensor, Tensor] | None = None
-) -> tuple[Tensor, Tensor]:
-    """s = Σ_{j≠ŷ} e^{z_j - z_ŷ} of each sample, float64, so that c = 1/(1+s); and its whole part.
+def block_size(logits: Tensor) -> int:
+    """Numbers per block where these logits are."""
+    return BLOCK_SIZE.get(logits.device.type, BLOCK_SIZE_ACCELERATOR)
+
+
+def rest_and_ties(shifted: Tensor) -> tuple[Tensor, Tensor]:
+    """s = Σ_{j≠ŷ} e^{z_j - z_ŷ} of each sample, so that c = 1/(1+s); and its whole part. Float64.
 
     The top class contributes e^0 = 1 exactly and every other class at most that: its part is the
     whole number, taken away before anything is added to it. What remains of whole numbers counts
-    the classes that tie with the top, or differ from it by less than exp can tell.
+    the classes that tie with the top, or differ from it by less than exp can tell. It is what the
+    sum loses with them, rounded: float32 sums of a million terms err by less than a half.
 
-    `space`, of `space_like` for a block of this shape, is overwritten: new memory for every block
-    would cost half of the time.
+    `shifted` is overwritten: new memory for every block would cost half of the time.
     """
-    weights, whole = space or space_like(shifted)
-    torch.exp(shifted, out=weights)
-    n_tied = torch.floor(weights, out=whole).sum(0).sub_(1)
-    weights.frac_()
-    return sum_over_classes(weights).double().add_(n_tied), n_tied
-
-
-def space_like(shifted: Tensor) -> tuple[Tensor, Tensor]:
-    """Room for what `rest_and_ties` computes on a block."""
-    return torch.empty_like(shifted), torch.empty_like(shifted)
+    weights = shifted.exp_()
+    total = weights.sum(0)
+    rest = sum_over_classes(weights.frac_())
+    n_tied = total.sub_(rest).round_().sub_(1).double()
+    return n_tied + rest, n_tied
 
 
 def sum_over_classes(terms: Tensor) -> Tensor:
-    """Column sums of (K, B), halving the rows in place; the terms are overwritten.
+    """Column sums of (K, B), added in an order that K alone decides; the terms are overwritten.
 
-    torch.sum adds in an order that depends on a column's place in the block, which would let a
-    confidence differ in its last bit between one split into batches and another, and with it the
-    bin. Adding rows pairwise treats every column alike, and rounds less.
+    Otherwise a confidence could differ in its last bit between one split into batches and another,
+    and with it the bin. A CPU sums each sample's many classes, neighbours in memory, by themselves,
+    except where there is one sample, which it may split between threads. Everywhere else the order
+    of torch.sum depends on a column's place in the block, so rows are added pairwise, halving them.
     """
+    n_classes, n_samples = terms.shape
+    if terms.is_cpu and n_classes >= MANY_CLASSES:
+        return (terms if n_samples > 1 else terms.expand(-1, 2)).sum(0)[:n_samples]
     while len(terms) > 1:
         half = (len(terms) + 1) // 2
         terms[: len(terms) - half] += terms[half:]

@@ -103,7 +103,7 @@ def negative_log_likelihood(logits: Tensor, target: Tensor) -> Tensor:
     """
     check_logits_and_target(logits, target)
     return _mean(
-        torch.log1p(rest_and_ties(shifted)[0]) - at_label(shifted, target[rows])
+        at_label(shifted, target[rows]).neg() + torch.log1p(rest_and_ties(shifted)[0])
         for shifted, rows in blocks(logits)
     )
 

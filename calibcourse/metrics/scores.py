@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .._blocks import at_label, blocks, rest_and_ties, space_like
+from .._blocks import at_label, block_size, blocks, rest_and_ties
 from .._checks import check_logits, check_logits_and_target
 from .._devices import where_float64_is
 
@@ -41,20 +41,21 @@ def confidence_and_correct(logits: Tensor, target: Tensor) -> tuple[Tensor, Tens
 
 
 def scores(logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield (confidence, residual, correct) of one block after another.
+    """Yield (confidence, residual, correct) of some thousand samples after others.
 
     The residual 1{ŷ=y} - c is no subtraction, and float64, so that c and 1 - c add up to 1 also for
     float32 logits.
     """
-    space = None
-    for shifted, rows in blocks(logits):
-        if space is None or space[0].shape != shifted.shape:
-            space = space_like(shifted)
-        rest, n_tied = rest_and_ties(shifted, space)
-        correct = _is_correct(shifted, target[rows], n_tied)
+    size = block_size(logits)
+    for group, labels in zip(logits.split(size), target.split(size), strict=True):
+        parts = []
+        for shifted, rows in blocks(group):
+            parts.append((at_label(shifted, labels[rows]) == 0, *rest_and_ties(shifted)))
+        correct, rest, n_tied = map(torch.cat, zip(*parts, strict=True))
+        _settle_ties(correct, n_tied, group, labels)
         confidence = 1 / (1 + rest)
         residual = torch.where(correct, rest, -1).mul_(confidence)
-        yield confidence.to(shifted.dtype), residual, correct
+        yield confidence.to(torch.promote_types(logits.dtype, torch.float32)), residual, correct
 
 
 def scores_of_all(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,16 +92,16 @@ def check_confidence_and_correct(confidence: Tensor, correct: Tensor) -> None:
         )
 
 
-def _is_correct(shifted: Tensor, target: Tensor, n_tied: Tensor) -> Tensor:
-    """Whether the label is the lowest index that attains the maximum.
+def _settle_ties(correct: Tensor, n_tied: Tensor, logits: Tensor, target: Tensor) -> None:
+    """Keep a label whose logit is the largest as correct only where its index is the lowest such.
 
     The comparison is by value: among ties, argmax gives another index on another device.
     """
-    correct = at_label(shifted, target) == 0
     if n_tied.any():
         doubtful = (correct & (n_tied > 0)).nonzero()[:, 0]
-        correct[doubtful] = _lowest_top(shifted[:, doubtful]) == target[doubtful]
-    return correct
+        for some in doubtful.split(max(1, block_size(logits) // logits.shape[1])):
+            for shifted, _ in blocks(logits[some]):
+                correct[some] = _lowest_top(shifted) == target[some]
 
 
 def predicted_class(logits: Tensor) -> Tensor:

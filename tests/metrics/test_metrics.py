@@ -408,16 +408,49 @@ def test_a_bin_is_computed_as_it_would_be_searched_for(n_bins, dtype):
 
 
 @pytest.mark.parametrize("n_classes", [2, 10, 100])
-def test_the_layout_of_a_block_changes_no_bit(n_classes, monkeypatch):
+def test_the_layout_of_a_block_changes_the_rounding_of_a_sum_alone(n_classes, monkeypatch):
     """Samples as rows or as columns, in blocks of which the last is shorter, with ties."""
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(999, n_classes, generator=generator)
     logits[::5, 1] = logits[::5].amax(1)
     target = torch.randint(0, n_classes, (999,), generator=generator)
-    found = []
-    for many_classes, block_size in ((2, 1 << 20), (1000, 1 << 20), (2, 3000), (1000, 3000)):
-        monkeypatch.setattr("calibcourse._blocks.MANY_CLASSES", many_classes)
-        monkeypatch.setattr("calibcourse._blocks.BLOCK_SIZE", {"cpu": block_size})
-        found.append(scores_of_all(logits, target))
-    for other in found[1:]:
-        assert all(map(torch.equal, found[0], other))
+    found = {}
+    for many_classes in (2, 1000):
+        for block_size in (1 << 20, 3000):
+            monkeypatch.setattr("calibcourse._blocks.MANY_CLASSES", many_classes)
+            monkeypatch.setattr("calibcourse._blocks.BLOCK_SIZE", {"cpu": block_size})
+            found[many_classes, block_size] = scores_of_all(logits, target)
+        assert all(map(torch.equal, found[many_classes, 1 << 20], found[many_classes, 3000]))
+    rows, columns = found[2, 3000], found[1000, 3000]
+    assert torch.equal(rows[2], columns[2])
+    # float32 sums of at most 100 terms in another order
+    torch.testing.assert_close(rows[:2], columns[:2], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("n_classes", [50, 1000, 40_000])
+def test_many_classes_are_summed_alike_alone_and_in_company(n_classes):
+    """Two threads would share the sum of a single sample of more than 32,768 classes."""
+    threads = torch.get_num_threads()
+    logits, target = sample(5, n_classes)
+    try:
+        torch.set_num_threads(2)
+        whole, _ = confidence_and_correct(logits, target)
+        alone = [confidence_and_correct(z[None], target[:1])[0] for z in logits]
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(whole, torch.cat(alone))
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-7, 1e-3, 1.0])
+def test_ties_among_very_many_classes_are_counted(spread):
+    """As many as a language model has words: whole numbers that float32 sums must not lose."""
+    generator = torch.Generator().manual_seed(0)
+    logits = -spread * (1 + torch.rand(3, 150_000, generator=generator))
+    logits[:, 70_000::10_000] = 0.0  # 8 ties, or all where there is no spread
+    rest = (logits.double()).exp().sum(1) - 1
+    target = torch.tensor([70_000, 80_000, 3])
+    confidence, residual, correct = scores_of_all(logits, target)
+    assert correct.tolist() == ([True, False, False] if spread else [False, False, False])
+    # float32 logits and sums: a part of 1e-6
+    torch.testing.assert_close(confidence.double(), 1 / (1 + rest), rtol=1e-6, atol=0)
+    torch.testing.assert_close(residual[1:], -1 / (1 + rest[1:]), rtol=1e-6, atol=0)
