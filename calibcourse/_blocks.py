@@ -25,7 +25,7 @@ def blocks(logits: Tensor, dtype: torch.dtype | None = None) -> Iterator[tuple[T
     """
     dtype = dtype or torch.promote_types(logits.dtype, torch.float32)
     n_samples, n_classes = logits.shape
-    n_rows = max(1, block_size(logits) // n_classes)
+    n_rows = rows_of_a_block(logits)
     buffer = None
     for start in range(0, n_samples, n_rows):
         rows = slice(start, min(start + n_rows, n_samples))
@@ -44,9 +44,21 @@ def blocks(logits: Tensor, dtype: torch.dtype | None = None) -> Iterator[tuple[T
             yield shifted, rows
 
 
-def block_size(logits: Tensor) -> int:
-    """Numbers per block where these logits are."""
-    return BLOCK_SIZE.get(logits.device.type, BLOCK_SIZE_ACCELERATOR)
+def rows_of_a_block(logits: Tensor, n_classes: int | None = None) -> int:
+    """Samples per block of such logits, or of so many classes."""
+    size = BLOCK_SIZE.get(logits.device.type, BLOCK_SIZE_ACCELERATOR)
+    return max(1, size // (n_classes or logits.shape[1]))
+
+
+def groups(logits: Tensor) -> Iterator[slice]:
+    """Yield the rows of some blocks at a time, as many as a block of two classes has.
+
+    What is a few numbers per sample is worth computing for many blocks at once.
+    """
+    n_samples, n_rows = len(logits), rows_of_a_block(logits)
+    size = n_rows * max(1, rows_of_a_block(logits, 2) // n_rows)
+    for start in range(0, n_samples, size):
+        yield slice(start, min(start + size, n_samples))
 
 
 def rest_and_ties(shifted: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,10 +89,10 @@ def sum_over_classes(terms: Tensor) -> Tensor:
     n_classes, n_samples = terms.shape
     if terms.is_cpu and n_classes >= MANY_CLASSES:
         return (terms if n_samples > 1 else terms.expand(-1, 2)).sum(0)[:n_samples]
-    while len(terms) > 1:
-        half = (len(terms) + 1) // 2
-        terms[: len(terms) - half] += terms[half:]
-        terms = terms[:half]
+    while n_classes > 1:
+        n_left = (n_classes + 1) // 2
+        terms[: n_classes - n_left].add_(terms[n_left:n_classes])
+        n_classes = n_left
     return terms[0]
 
 

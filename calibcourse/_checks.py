@@ -124,7 +124,10 @@ def value_range(values: Tensor) -> tuple[float, float]:
 
 
 def _range(values: Tensor) -> tuple[float, float]:
-    low, high = torch.stack(torch.aminmax(values.detach())).tolist()
+    low, high = torch.aminmax(values.detach())
+    if values.is_cpu:
+        return low.item(), high.item()
+    low, high = torch.stack([low, high]).tolist()  # one wait for the device
     return low, high
 
 

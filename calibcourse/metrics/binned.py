@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
@@ -126,8 +127,11 @@ def expected_calibration_error(
         >>> expected_calibration_error(logits, torch.tensor([0, 1, 1, 0]), n_bins=4)
         tensor(0.2815, dtype=torch.float64)
     """
-    _, totals = _binned(logits, target, n_bins, binning)
-    return expected_error(totals)
+    edges, parts = _scored(logits, target, n_bins, binning)
+    residual = torch.zeros(len(edges) - 1, dtype=torch.float64, device=edges.device)
+    for part in parts:
+        residual.index_add_(0, bin_index(part[0], edges), part[1])
+    return residual.abs().sum() / len(target)
 
 
 @where_float64_is
@@ -256,14 +260,20 @@ def totals_of_confidence(confidence: Tensor, correct: Tensor, n_bins: int) -> Te
 
 def _binned(logits: Tensor, target: Tensor, n_bins: int, binning: str) -> tuple[Tensor, Tensor]:
     """Validate, then (edges, totals) of all samples."""
+    edges, parts = _scored(logits, target, n_bins, binning)
+    return edges, _totals(parts, edges)
+
+
+def _scored(
+    logits: Tensor, target: Tensor, n_bins: int, binning: str
+) -> tuple[Tensor, Iterable[tuple[Tensor, Tensor, Tensor]]]:
+    """Validate, then edges, and (confidence, residual, correct) of some samples after others."""
     check_choice(binning, "binning", ("equal_width", "equal_mass"))
     if binning == "equal_width":
         check_logits_and_target(logits, target)
-        edges = equal_width_edges(n_bins).to(logits.device)
-        return edges, equal_width_totals(logits, target, edges)
-    confidence, residual, correct = scores_of_all(logits, target)
-    edges = _equal_mass_edges(confidence, n_bins)
-    return edges, _bin_totals(confidence, residual, correct, edges)
+        return equal_width_edges(n_bins).to(logits.device), scores(logits, target)
+    whole = scores_of_all(logits, target)
+    return _equal_mass_edges(whole[0], n_bins), [whole]
 
 
 def equal_width_edges(n_bins: int) -> Tensor:
@@ -287,9 +297,12 @@ def _equal_mass_edges(confidence: Tensor, n_bins: int) -> Tensor:
 
 
 def equal_width_totals(logits: Tensor, target: Tensor, edges: Tensor) -> Tensor:
-    """(3, n_bins) float64: what `_bin_totals` returns, added up block by block."""
-    edges = edges.to(logits.device)
-    return cast(Tensor, sum(_bin_totals(*block, edges) for block in scores(logits, target)))
+    """(3, n_bins) float64: what `_bin_totals` returns, of all samples."""
+    return _totals(scores(logits, target), edges.to(logits.device))
+
+
+def _totals(parts: Iterable[tuple[Tensor, Tensor, Tensor]], edges: Tensor) -> Tensor:
+    return cast(Tensor, sum(_bin_totals(*part, edges) for part in parts))
 
 
 def _bin_totals(confidence: Tensor, residual: Tensor, correct: Tensor, edges: Tensor) -> Tensor:

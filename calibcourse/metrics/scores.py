@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .._blocks import at_label, block_size, blocks, rest_and_ties
+from .._blocks import at_label, blocks, groups, rest_and_ties, rows_of_a_block
 from .._checks import check_logits, check_logits_and_target
 from .._devices import where_float64_is
 
@@ -46,16 +46,17 @@ def scores(logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor, Ten
     The residual 1{ŷ=y} - c is no subtraction, and float64, so that c and 1 - c add up to 1 also for
     float32 logits.
     """
-    size = block_size(logits)
-    for group, labels in zip(logits.split(size), target.split(size), strict=True):
-        parts = []
-        for shifted, rows in blocks(group):
-            parts.append((at_label(shifted, labels[rows]) == 0, *rest_and_ties(shifted)))
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    for rows in groups(logits):
+        group, labels = logits[rows], target[rows]
+        parts = [
+            (at_label(shifted, labels[some]) == 0, *rest_and_ties(shifted))
+            for shifted, some in blocks(group)
+        ]
         correct, rest, n_tied = map(torch.cat, zip(*parts, strict=True))
         _settle_ties(correct, n_tied, group, labels)
-        confidence = 1 / (1 + rest)
-        residual = torch.where(correct, rest, -1).mul_(confidence)
-        yield confidence.to(torch.promote_types(logits.dtype, torch.float32)), residual, correct
+        confidence = (rest + 1).reciprocal_()
+        yield confidence.to(dtype), rest.masked_fill_(~correct, -1).mul_(confidence), correct
 
 
 def scores_of_all(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -99,7 +100,7 @@ def _settle_ties(correct: Tensor, n_tied: Tensor, logits: Tensor, target: Tensor
     """
     if n_tied.any():
         doubtful = (correct & (n_tied > 0)).nonzero()[:, 0]
-        for some in doubtful.split(max(1, block_size(logits) // logits.shape[1])):
+        for some in doubtful.split(rows_of_a_block(logits)):
             for shifted, _ in blocks(logits[some]):
                 correct[some] = _lowest_top(shifted) == target[some]
 
