@@ -9,7 +9,7 @@ from torch import nn
 
 from calibcourse.bounds import curvature_ladder, direct_sandwich, ece_bounds
 from calibcourse.bounds.of_curvature import _top_eigenpair
-from calibcourse.curvature import SymmetricOperator
+from calibcourse.curvature import ConvergenceWarning, SymmetricOperator, top_eigenpair
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -25,6 +25,7 @@ def test_logarithms_of_the_ladder_go_on_where_exp_ends(dtype):
         assert ladder.holds and ladder.eigenpair.converged and not ladder.missing
         # Near e^-745 float64 has few digits left.
         assert ladder.eigenpair.value == pytest.approx(ladder.u0, rel=1e-12, abs=1e-320)
+        assert ladder.eigenpair.residual <= 1e-3 * ladder.u0 + 1e-320
         scaled[margin] = [ladder.log[name] + margin for name in RUNGS]
         bounds = ece_bounds(model(inputs).detach(), target)
         assert bounds.holds and bounds.log["ece"] == pytest.approx(math.log(2) - margin, abs=1e-12)
@@ -54,7 +55,12 @@ def test_a_start_that_leads_below_a_lower_bound_is_given_up():
     missed = _top_eigenpair(operator, old, 1e-3, 100, log_floor=math.nan)
     assert missed.value == pytest.approx(0.95, rel=1e-3)
     found = _top_eigenpair(operator, old, 1e-3, 100, log_floor=math.log(0.98))
-    assert found.value == pytest.approx(1.0, rel=1e-3) and found.matvecs > missed.matvecs
+    assert found.value == pytest.approx(1.0, rel=1e-3)
+    cold = top_eigenpair(operator)
+    assert found.matvecs == missed.matvecs + cold.matvecs
+    budget = cold.matvecs - 1
+    with pytest.warns(ConvergenceWarning, match=f"after {budget} products"):
+        _top_eigenpair(operator, old, 1e-3, budget, log_floor=math.log(0.98))
     # A bound that the value meets up to the tolerance is none that it violates.
     kept = _top_eigenpair(operator, old, 1e-3, 100, log_floor=math.log(missed.value * 1.0009))
     assert kept == missed

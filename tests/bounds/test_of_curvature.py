@@ -209,8 +209,9 @@ def test_a_warm_start_and_a_rough_end_are_both_honest():
     warm = curvature_ladder(model, inputs, target, v0=cold.eigenpair.vector)
     assert warm.eigenpair.matvecs <= cold.eigenpair.matvecs
     assert warm.u0 == pytest.approx(cold.u0, rel=1e-4)
-    with pytest.warns(ConvergenceWarning):
+    with pytest.warns(ConvergenceWarning) as warned:
         rough = curvature_ladder(model, inputs, target, max_matvecs=1)
+    assert len(warned) == 2  # of the last layer's block, and of the whole matrix
     assert "λ_max NOT converged" in repr(rough)
 
 

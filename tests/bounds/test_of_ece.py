@@ -93,11 +93,16 @@ def test_robust_margins_of_other_samples_are_noticed():
         ece_bounds(z, y, robust_margins=margin[:3])
     with pytest.raises(ValueError, match="robust_margins must not exceed"):
         ece_bounds(z, y, robust_margins=margin * math.nan)
-    with pytest.raises(TypeError, match="robust_margins must be a"):
+    with pytest.raises(TypeError, match=r"robust_margins must be a torch\.Tensor, got list"):
         ece_bounds(z, y, robust_margins=margin.tolist())
     # Rounding of another batch size is not another sample; the clean margin is then the lower one.
+    # It grows with the margin, and robust margins may come in another precision.
     bounds = ece_bounds(z, y, robust_margins=margin + 1e-6)
     assert bounds.log["paper_robust_upper"] == bounds.log["paper_upper"]
+    allowed = 1e-3 * (1 + margin.abs())
+    assert ece_bounds(z, y, robust_margins=(margin + 0.99 * allowed).float()).holds
+    with pytest.raises(ValueError, match="robust_margins must not exceed"):
+        ece_bounds(z, y, robust_margins=margin + 1.01 * allowed)
 
 
 def test_slack_is_the_factor_lost():
