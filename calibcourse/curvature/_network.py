@@ -5,10 +5,11 @@ Everything here differentiates with `torch.autograd.grad`, so no `.grad` field i
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.autograd.graph import GradientEdge
 
 from .._checks import (
@@ -164,8 +165,9 @@ class Linearization:
         model: maps (N, ...) to logits (N, K).
         parameters: the tensors to differentiate in.
         inputs: (N, ...).
-        cotangent: gives the point u0 (N, K) at which Jᵀu is built, from the logits; J v does not
-            depend on it, the second derivative of `jvp_and_curvature` does. None means zeros.
+        slope: gives u0 (N, K), at which Jᵀu is built, from the logits: the slope of a loss whose
+            gradient and Hessian are wanted. None means a u0 of zeros, enough for J and Jᵀ.
+        bend: (logits, w) -> the derivative of u0 in the logits times w, symmetric.
     """
 
     def __init__(
@@ -173,14 +175,18 @@ class Linearization:
         model: nn.Module,
         parameters: Sequence[Tensor],
         inputs: Tensor,
-        cotangent: Callable[[Tensor], Tensor] | None = None,
+        slope: Callable[[Tensor], Tensor] | None = None,
+        bend: Callable[[Tensor, Tensor], Tensor] | None = None,
     ):
         self._parameters = list(parameters)
         with torch.enable_grad():
             self._logits = evaluate(model, inputs)
             self.logits = precise_logits(model, inputs, self._logits)
-            start = torch.zeros_like(self._logits) if cotangent is None else cotangent(self.logits)
+            start = torch.zeros_like(self._logits) if slope is None else slope(self.logits)
             self._cotangent = start.to(self._logits.dtype).detach().requires_grad_()
+            if bend is not None:
+                bent = _Bent.apply(self._logits, self.logits, self._cotangent, bend)  # type: ignore[no-untyped-call]
+                self._cotangent = cast(Tensor, bent)
             products = torch.autograd.grad(
                 self._logits,
                 self._parameters,
@@ -209,10 +215,12 @@ class Linearization:
         """J v, (N, K), for v of shape (d,)."""
         return self._differentiate([self._cotangent], vector)[0]
 
-    def jvp_and_curvature(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """J v, (N, K), and (Σ_ik u0_ik ∇²z_ik) v, (d,): what the logits' own curvature adds."""
-        jvp, *curvature = self._differentiate([self._cotangent, *self._parameters], vector)
-        return jvp, flatten(curvature)
+    def hessian_product(self, vector: Tensor) -> Tensor:
+        """H v, (d,), of the loss that u0 is the slope of: Jᵀ·bend·J v and what J's own change adds.
+
+        One backward pass brings both: at the logits they are added up and go on together.
+        """
+        return flatten(self._differentiate(self._parameters, vector))
 
     def _differentiate(self, variables: list[Tensor], vector: Tensor) -> list[Tensor]:
         tangents = unflatten(vector, self._parameters)
@@ -224,6 +232,24 @@ class Linearization:
             if "memory" in str(error):
                 raise
             raise not_twice(error) from error
+
+
+class _Bent(torch.autograd.Function):
+    """u0 as a function of the logits whose derivative is known in closed form."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, precise: Tensor, cotangent: Tensor, bend: Callable[..., Tensor]
+    ) -> Tensor:
+        ctx.save_for_backward(precise)
+        ctx.bend = bend
+        return cotangent.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, w: Tensor) -> tuple[Tensor | None, ...]:
+        (logits,) = ctx.saved_tensors
+        return ctx.bend(logits, w).to(w.dtype), None, None, None
 
 
 def gradients(

@@ -269,7 +269,8 @@ class _NetworkOperator(SymmetricOperator):
         if target is None:
             return Linearization(self.model, parameters, inputs)
         slope = partial(logit_gradient, target=target, loss=self.loss)
-        return Linearization(self.model, parameters, inputs, cotangent=slope)
+        bend = partial(_product, loss=self.loss)
+        return Linearization(self.model, parameters, inputs, slope, bend)
 
     def _check_symmetric(self) -> None:
         """Require vᵀAw = wᵀAv for two random vectors, on a few samples: derivatives can be wrong.
@@ -279,9 +280,7 @@ class _NetworkOperator(SymmetricOperator):
         """
         some = spread(len(self.inputs), self.device)
         few = self._linearize(self.inputs[some], None if self.target is None else self.target[some])
-        generator = torch.Generator().manual_seed(0)  # on the CPU: the same on every device
-        draws = (torch.rand(2, self.shape[0], generator=generator) - 0.5) * 12**0.5  # variance 1
-        v, w = draws.to(self.device, self.dtype)
+        v, w = _random_signs(2, self.shape[0]).to(self.device, self.dtype)
         products = [self._product(few, vector).cpu().double() for vector in (v, w)]
         unit = float(products[1].abs().max()) or 1.0  # products near 1e-300 have squares of 0
         av, aw = (product / unit for product in products)
@@ -302,6 +301,14 @@ class _NetworkOperator(SymmetricOperator):
     @abstractmethod
     def _product(self, point: Linearization, vector: Tensor) -> Tensor:
         """The product of one batch, summed over its samples."""
+
+
+def _random_signs(rows: int, columns: int) -> Tensor:
+    """The same ±1 on every device, float32: a bit each, where torch draws a number each."""
+    count = rows * columns
+    drawn = np.frombuffer(np.random.default_rng(0).bytes(count // 8 + 1), np.uint8)
+    bits = torch.from_numpy(np.unpackbits(drawn, count=count))
+    return bits.reshape(rows, columns).float().mul_(2).sub_(1)
 
 
 def _vectors(columns: Tensor) -> Tensor:
@@ -419,20 +426,15 @@ class Hessian(_NetworkOperator):
         return self._mean(Linearization.vjp)
 
     def _product(self, point: Linearization, vector: Tensor) -> Tensor:
-        jvp, curvature = point.jvp_and_curvature(vector)
-        return point.vjp(_product(point.logits, jvp, self.loss)) + curvature
+        return point.hessian_product(vector)
 
     @undisturbed()
     def curvature_along(self, vector: Tensor) -> float:
-        """vᵀHv for a vector (d,), by a backward pass less than H v takes: v JᵀHJ v is (J v)ᵀH(J v).
+        """vᵀHv for a vector (d,), added up in float64.
 
         Raises:
             ValueError, TypeError, RuntimeError: as for `matvec`.
         """
         self._check_vector(vector)
-        return float(self._mean(lambda point: self._along(point, vector)))
-
-    def _along(self, point: Linearization, vector: Tensor) -> Tensor:
-        jvp, curvature = point.jvp_and_curvature(vector)
-        bent = _product(point.logits, jvp, self.loss)
-        return (precise(jvp) * precise(bent)).sum() + precise(vector) @ precise(curvature)
+        product = self._mean(lambda point: point.hessian_product(vector))
+        return float(precise(vector) @ precise(product))
