@@ -8,6 +8,7 @@ from .lanczos import (
     bottom_eigenpairs,
     top_eigenpair,
     top_eigenpairs,
+    top_eigenvalue,
 )
 from .logit_hessian import (
     logit_gradient,
@@ -41,5 +42,6 @@ __all__ = [
     "spectral_density",
     "top_eigenpair",
     "top_eigenpairs",
+    "top_eigenvalue",
     "trace",
 ]

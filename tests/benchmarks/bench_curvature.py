@@ -28,6 +28,7 @@ from calibcourse.curvature import (
     batch_sharpness,
     jacobian_norms,
     top_eigenpair,
+    top_eigenvalue,
 )
 from calibcourse.data import Split
 
@@ -268,7 +269,7 @@ HESSIAN_TOP = Comparison(
     what="largest eigenvalue of the Hessian",
     subject=trained_point,
     size=str,
-    ours=lambda p: [top_eigenpair(Hessian(p.model, p.data.inputs, p.data.target), tol=TOL)],
+    ours=lambda p: [top_eigenvalue(Hessian(p.model, p.data.inputs, p.data.target), tol=TOL)],
     # Power iteration that stops at a change of tol is still some tol / (1 - (λ_2/λ_1)²) below its
     # limit: by its default of 1e-3 it may miss a few percent.
     peers=(

@@ -19,6 +19,7 @@ from calibcourse.curvature import (
     top_eigenpairs,
 )
 from calibcourse.curvature import lanczos as module
+from calibcourse.curvature._unseen import faintest_share
 
 SPECTRA = {
     "decay": [0.8**i for i in range(120)],
@@ -96,14 +97,14 @@ def test_the_share_after_restarts_is_that_of_a_real_eigenvector():
     # The bound on a start's share of the top, at the top itself, is what it really is or above.
     operator, vectors = with_spectrum(SPECTRA["close pair"])
     seen = []
-    after = module._faintest_after
+    chance_above = module.chance_above
 
-    def noted(stages, bound):
-        seen.append(after(stages, 1.0))
-        return after(stages, bound)
+    def noted(bound, stages, d):
+        seen.append(faintest_share(1.0, stages))
+        return chance_above(bound, stages, d)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_faintest_after", noted)
+        patch.setattr(module, "chance_above", noted)
         top_eigenpair(operator, tol=1e-3, max_matvecs=300, max_basis=8)
     start = module._start(operator, 1, None, 0)[0].double()
     share = float((start @ vectors[:, 0]).abs())
