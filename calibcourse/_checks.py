@@ -48,9 +48,10 @@ def _check_shape_of_logits(logits: Tensor, name: str) -> None:
         raise TypeError(f"{name} must have a floating dtype, got {logits.dtype}")
     if logits.ndim != 2:
         raise ValueError(f"{name} must have shape (N, K), got {tuple(logits.shape)}")
-    if logits.shape[0] == 0:
+    n_samples, n_classes = logits.shape
+    if n_samples == 0:
         raise ValueError(f"{name} must hold at least one sample, got shape {tuple(logits.shape)}")
-    if logits.shape[1] < 2:
+    if n_classes < 2:
         raise ValueError(f"{name} must have K >= 2 classes, got shape {tuple(logits.shape)}")
 
 
@@ -89,7 +90,7 @@ class Once:
     def all_finite(self, *values: Tensor) -> bool:
         """Whether the values, and everything noted since the last time, are finite: one wait."""
         noted, self.noted = [*values, *self.noted], []
-        return bool(torch.stack([value.detach().reshape(()) for value in noted]).isfinite().all())
+        return all(map(math.isfinite, numbers(noted)))
 
     def range_of(self, values: Tensor) -> tuple[float, float] | None:
         """The range of all samples, where these are known to be some of them; else None."""
@@ -109,7 +110,7 @@ def _version(values: Tensor) -> int:
 
 
 def _same_memory(left: Tensor, right: Tensor) -> bool:
-    return (
+    return left is right or (
         (left.shape, left.dtype, left.device) == (right.shape, right.dtype, right.device)
         and left.data_ptr() == right.data_ptr()
         and left.stride() == right.stride()
@@ -124,11 +125,15 @@ def value_range(values: Tensor) -> tuple[float, float]:
 
 
 def _range(values: Tensor) -> tuple[float, float]:
-    low, high = torch.aminmax(values.detach())
-    if values.is_cpu:
-        return low.item(), high.item()
-    low, high = torch.stack([low, high]).tolist()  # one wait for the device
+    low, high = numbers(torch.aminmax(values.detach()))
     return low, high
+
+
+def numbers(values: Sequence[Tensor]) -> list[float]:
+    """Tensors of one element as numbers, in one wait for a device; for a CPU there is no wait."""
+    if all(value.is_cpu for value in values):
+        return [value.item() for value in values]
+    return torch.stack([value.detach().reshape(()) for value in values]).tolist()
 
 
 def check_finite(values: Tensor, name: str) -> None:

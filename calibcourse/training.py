@@ -209,10 +209,12 @@ def _warn_if_diverged(run, stacklevel: int) -> None:
 def _train(run, loss, batches, schedule, steps: int, progress: bool) -> None:
     """Update from the run's step to the last one, probing on the way; stop at a divergence."""
     model, losses = run.model, []
+    parameters = list(model.parameters())
     checks = Once(*batches.whole)
 
     def closure() -> Tensor:
-        model.zero_grad(set_to_none=True)
+        for parameter in parameters:
+            parameter.grad = None
         with checks.on(inputs, target, later=True):
             total = loss(model, inputs, target).total
         total.backward()
