@@ -19,6 +19,7 @@ from .operators import SymmetricOperator
 
 WARM_NOISE = 0.3  # norm of the noise added to a unit start vector
 BASIS_BYTES = 2**31  # that the basis may hold before it is restarted, unless max_basis says
+ROWS = 8  # of the basis at first: what a warm start needs
 COLUMNS = 2**20  # of the basis, combined at once
 CHANCE = 1e-4  # of a random start in which the top eigenvector is too faint to be seen
 
@@ -360,7 +361,8 @@ class _Basis:
     """Orthonormal vectors as the rows of one growing matrix."""
 
     def __init__(self, start: Tensor, most: int):
-        self._rows, self._count, self._most = torch.empty_like(start), 0, most
+        rows = min(most, max(len(start), ROWS))
+        self._rows, self._count, self._most = start.new_empty(rows, start.shape[1]), 0, most
         self.dtype = start.dtype
         for vector in start:
             self.extend(vector, drop=0.0)

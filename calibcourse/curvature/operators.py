@@ -280,12 +280,12 @@ class _NetworkOperator(SymmetricOperator):
         """
         some = spread(len(self.inputs), self.device)
         few = self._linearize(self.inputs[some], None if self.target is None else self.target[some])
-        v, w = _random_signs(2, self.shape[0]).to(self.device, self.dtype)
-        products = [self._product(few, vector).cpu().double() for vector in (v, w)]
-        unit = float(products[1].abs().max()) or 1.0  # products near 1e-300 have squares of 0
-        av, aw = (product / unit for product in products)
-        apart = float((v.cpu().double() @ aw - w.cpu().double() @ av).abs())
-        size = float(av.norm() + aw.norm())
+        wide = torch.promote_types(self.dtype, torch.float32)
+        v, w = _random_signs(2, self.shape[0]).to(self.device, wide)
+        av, aw = (self._product(few, vector.to(self.dtype)).to(wide) for vector in (v, w))
+        unit = float(aw.abs().max()) or 1.0  # products near 1e-300 have squares of 0
+        av, aw = av.div_(unit), aw.div_(unit)
+        apart, size = torch.stack([(v @ aw - w @ av).abs(), av.norm() + aw.norm()]).tolist()
         if apart > SYMMETRY.get(self.dtype, 0.1) * size:
             raise ValueError(
                 "model must consist of operations that torch can differentiate twice, but the "
