@@ -22,6 +22,7 @@ from .curvature import (
     spectral_density,
     top_eigenpair,
     top_eigenpairs,
+    top_eigenvalue,
     trace,
 )
 from .data import Dataset, Split, load_dataset, noisy_labels, shifted
@@ -156,6 +157,7 @@ __all__ = [
     "spectral_density",
     "top_eigenpair",
     "top_eigenpairs",
+    "top_eigenvalue",
     "top_label_calibration_error",
     "trace",
     "true_margin",

@@ -225,6 +225,7 @@ CASES: dict[str, Callable[[World], object]] = {
     "top_eigenpairs": lambda w: [
         pair.value for pair in cc.top_eigenpairs(MatrixOperator(w.matrix), 2)
     ],
+    "top_eigenvalue": lambda w: eigenpair(cc.top_eigenvalue(MatrixOperator(w.matrix))),
     "trace": lambda w: [
         cc.trace(cc.GaussNewton(w.model, w.inputs)).value,
         cc.trace(cc.Hessian(w.model, w.inputs, w.target), exact=False),

@@ -74,6 +74,7 @@ CALLS = {
     ),
     "G": lambda i, f: cc.GaussNewton(model(), INPUTS, batch_size=i(5)).matvec(torch.ones(910)),
     "top": lambda i, f: cc.top_eigenpair(OPERATOR, tol=f(0.125), max_matvecs=i(9), seed=i(1)),
+    "value": lambda i, f: cc.top_eigenvalue(OPERATOR, f(0.125), max_matvecs=i(9), seed=i(1)),
     "tops": lambda i, f: cc.top_eigenpairs(OPERATOR, i(2), tol=f(0.125), max_matvecs=i(20)),
     "bottom": lambda i, f: cc.bottom_eigenpairs(OPERATOR, i(2), tol=f(0.125), max_basis=i(9)),
     "density": lambda i, f: cc.spectral_density(OPERATOR, i(2), i(3), i(1)),
