@@ -11,7 +11,7 @@ from torch import Tensor
 # Logits per block: they and their exponentials stay in a processor's cache. Few classes are laid
 # out class first; from MANY_CLASSES on a sample is a vector long enough, and transposing would cost
 # more than it saves. A GPU wants fewer, larger launches.
-BLOCK_SIZE = {"cpu": 1 << 18}
+BLOCK_SIZE = {"cpu": 1 << 19}
 BLOCK_SIZE_ACCELERATOR = 1 << 25
 MANY_CLASSES = 48
 
@@ -51,12 +51,12 @@ def rows_of_a_block(logits: Tensor, n_classes: int | None = None) -> int:
 
 
 def groups(logits: Tensor) -> Iterator[slice]:
-    """Yield the rows of some blocks at a time, as many as a block of two classes has.
+    """Yield the rows of some blocks at a time, as many as a block of four classes has.
 
     What is a few numbers per sample is worth computing for many blocks at once.
     """
     n_samples, n_rows = len(logits), rows_of_a_block(logits)
-    size = n_rows * max(1, rows_of_a_block(logits, 2) // n_rows)
+    size = n_rows * max(1, rows_of_a_block(logits, 4) // n_rows)
     for start in range(0, n_samples, size):
         yield slice(start, min(start + size, n_samples))
 
