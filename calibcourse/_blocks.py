@@ -13,7 +13,7 @@ from torch import Tensor
 # more than it saves. A GPU wants fewer, larger launches.
 BLOCK_SIZE = {"cpu": 1 << 19}
 BLOCK_SIZE_ACCELERATOR = 1 << 25
-MANY_CLASSES = 48
+MANY_CLASSES = 32
 
 
 def blocks(logits: Tensor, dtype: torch.dtype | None = None) -> Iterator[tuple[Tensor, slice]]:

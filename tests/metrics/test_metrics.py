@@ -240,11 +240,12 @@ def test_the_smallest_difference_decides():
         assert correct.tolist() == [False, True, False]
 
 
-def test_confidence_does_not_depend_on_the_label_or_on_the_neighbours():
+@pytest.mark.parametrize("n_classes", [10, 31, 37])
+def test_confidence_does_not_depend_on_the_label_or_on_the_neighbours(n_classes):
     """To the last bit: a batch of any size, any label, any place in the batch."""
-    logits, target = sample(1000, 37, scale=1.0)
+    logits, target = sample(1000, n_classes, scale=1.0)
     whole, _ = confidence_and_correct(logits, target)
-    other, _ = confidence_and_correct(logits, (target + 1) % 37)
+    other, _ = confidence_and_correct(logits, (target + 1) % n_classes)
     alone = torch.cat([confidence_and_correct(logits[i : i + 1], target[:1])[0] for i in range(99)])
     pieces = torch.cat([confidence_and_correct(z, target[: len(z)])[0] for z in logits.split(61)])
     assert torch.equal(whole, other)
