@@ -9,24 +9,22 @@ Gradients are taken with respect to the inputs alone: none is ever computed for 
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ._ball import Ball, Clip, per_sample
 from ._checks import (
     check_choice,
     check_deterministic_model,
-    check_inputs,
     check_integer,
     check_logits,
     check_real,
     check_target,
-    value_range,
 )
 from ._conduct import Model, input_gradient, undisturbed, usable, well_behaved
-from .margins import NORMS, soft_margin, true_margin
+from .margins import soft_margin, true_margin
 
 # What an attack climbs. Cross-entropy is softplus(-s) of the soft margin s, so it grows with -s and
 # has the same direction of steepest ascent. But the gradient of -s does not vanish where the model
@@ -35,80 +33,6 @@ OBJECTIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": lambda logits, target: -soft_margin(logits, target),
     "margin": lambda logits, target: -true_margin(logits, target),
 }
-
-Clip = tuple[float, float] | None
-
-
-@dataclass(frozen=True)
-class Ball:
-    """The inputs an attack may use: within epsilon of the clean ones, inside the range of pixels.
-
-    Args:
-        centre: (N, ...), the clean inputs: one ball around each.
-        epsilon: radius, >= 0, in input units.
-        norm: "linf" or "l2", over all values of one sample.
-        clip: (low, high), the range of valid inputs, or None where there is none.
-
-    Raises:
-        ValueError, TypeError: ε < 0, an unknown norm, a malformed range, clean inputs that are not
-            finite or lie outside the range.
-
-    Example:
-        >>> ball = Ball(torch.tensor([[0.0, 0.5]]), epsilon=0.1)
-        >>> ball.ascend(ball.centre, torch.tensor([[-3.0, 2.0]]), step_size=0.2)
-        tensor([[0.0000, 0.6000]])
-    """
-
-    centre: Tensor = field(repr=False)
-    epsilon: float
-    norm: str = "linf"
-    clip: Clip = (0.0, 1.0)
-
-    def __post_init__(self) -> None:
-        check_inputs(self.centre)
-        check_real(self.epsilon, "epsilon", minimum=0.0)
-        check_choice(self.norm, "norm", NORMS)
-        if self.clip is not None:
-            check_clip(self.clip, self.centre)
-
-    @torch.no_grad()
-    def project(self, point: Tensor) -> Tensor:
-        """Bring points (N, ...) back into the ball and the range, up to the rounding of x + δ."""
-        if self.norm == "linf":
-            point = point.clamp(self.centre - self.epsilon, self.centre + self.epsilon)
-        else:
-            offset = point - self.centre
-            length = _length(offset)
-            point = self.centre + offset * torch.where(
-                length > self.epsilon, self.epsilon / length, 1.0
-            )
-        # The clean input lies in the range, so clipping brings every pixel nearer to it and cannot
-        # leave the ball.
-        return point if self.clip is None else point.clamp(*self.clip)
-
-    @torch.no_grad()
-    def ascend(self, point: Tensor, gradient: Tensor, step_size: float) -> Tensor:
-        """Step from points of the ball along the steepest ascent, and project.
-
-        The direction is sign(g) in L∞ and g / ‖g‖ in L2. A sample whose gradient is zero everywhere
-        (saturated units) moves along a fixed pattern of signs instead, so that it may wake up.
-        """
-        dead = ~gradient.flatten(1).any(1)
-        if not dead.is_cpu or dead.any():  # asking a device takes longer than doing it
-            gradient = torch.where(_per_sample(dead, gradient), _signs_like(gradient), gradient)
-        if self.norm == "linf":
-            direction = gradient.sign()
-        else:
-            if self.clip is not None:
-                # Spend no length on pixels at the border, where the step would be cut off.
-                low, high = self.clip
-                outward = ((point <= low) & (gradient < 0)) | ((point >= high) & (gradient > 0))
-                gradient = gradient.masked_fill(outward, 0.0)
-            # Scale first: the square of a saturated network's gradient, 1e-30, is 0 in float32.
-            largest = _per_sample(gradient.flatten(1).abs().amax(1), gradient)
-            gradient = torch.where(largest > 0, gradient / largest, 0.0)
-            direction = gradient / _length(gradient).clamp_min(1.0)  # 1 or more, unless all are 0
-        return self.project(point + step_size * direction)
 
 
 @dataclass(frozen=True)
@@ -179,7 +103,7 @@ def pgd(
     size = 2.5 * epsilon / steps if step_size is None else step_size
     point = inputs.detach()
     for _ in range(steps):
-        gradient, _ = _input_gradient(model, point, lambda z: OBJECTIVES[objective](z, target))
+        _, gradient, _ = _climb(model, point, lambda z: OBJECTIVES[objective](z, target))
         point = ball.ascend(point, gradient, size)
     return point
 
@@ -204,8 +128,10 @@ def robust_margin(
     input, even where another class wins at the border: on linear models it may miss half of the
     drop. So this attack first *scouts*: one full step of length epsilon towards one rival after
     another, `steps` of them if there are as many, which for a linear model is each rival's exact
-    optimum. Then it *refines* the best of these points by `steps` steps on the margin, of lengths
-    falling linearly from epsilon. `multi_targeted=True` scouts and refines every rival by itself.
+    optimum. The first order predicts each gap there, exactly for a linear model, and only what it
+    predicts to lie below the clean margin is evaluated. Then it *refines* the best of these points
+    by `steps` steps on the margin, of lengths falling linearly from epsilon. `multi_targeted=True`
+    refines every rival by itself.
 
     For a linear model without a range the result is exact with `multi_targeted`, and by default up
     to steps + 1 classes; with more classes an unscouted rival may be missed, which matters where
@@ -221,7 +147,7 @@ def robust_margin(
         epsilon: radius of the ball, >= 0, in input units; 0 gives the clean margin.
         norm: "linf" or "l2".
         steps: most rivals to scout, and number of refining steps, >= 1: at most 2 steps backward
-            and 2 steps + 2 forward passes.
+            and 2 steps + 2 forward passes, fewer where most rivals are out of reach.
         multi_targeted: refine each of the K-1 rivals by itself: (K-1)(steps + 1) backward passes.
         step_size: length of every refining step in input units, >= 0; None for falling lengths.
         clip: (low, high), the range of valid inputs, or None where there is none.
@@ -271,18 +197,17 @@ class _Best:
     def offer(self, point: Tensor, margin: Tensor) -> None:
         better = margin < self.margin
         self.margin = torch.where(better, margin, self.margin)
-        self.point = torch.where(_per_sample(better, point), point, self.point)
+        self.point = torch.where(per_sample(better, point), point, self.point)
 
 
 def _attack(model, ball: Ball, target: Tensor, steps: int, step_size: float | None) -> _Best:
     """Scout the most promising rivals, then refine the best point found."""
     scouts = _Scouts(model, ball, target)
     best = _Best(ball.centre, scouts.clean_margin)
-    for _ in range(min(scouts.n_rivals, steps)):
-        point, margin, _ = scouts.send()
-        best.offer(point, margin)
+    reports = [scouts.send() for _ in range(min(scouts.n_rivals, steps))]
+    _offer_promising(model, target, reports, best)
     sizes = _refining_sizes(ball.epsilon, steps, step_size)
-    _refine(model, ball, target, best.point, sizes, OBJECTIVES["margin"], best)
+    _refine(model, ball, target, best.point, sizes, best)
     return best
 
 
@@ -294,9 +219,8 @@ def _attack_every_rival(
     best = _Best(ball.centre, scouts.clean_margin)
     sizes = _refining_sizes(ball.epsilon, steps, step_size)
     for _ in range(scouts.n_rivals):
-        point, margin, rival = scouts.send()
-        best.offer(point, margin)
-        _refine(model, ball, target, point, sizes, lambda z, y, j=rival: -_gap_to(z, y, j), best)
+        point, _, rival = scouts.send()
+        _refine(model, ball, target, point, sizes, best, rival)
     return best
 
 
@@ -307,7 +231,7 @@ class _Scouts:
     """
 
     def __init__(self, model: nn.Module, ball: Ball, target: Tensor):
-        self.model, self.ball, self.target = model, ball, target
+        self.ball = ball
         with torch.enable_grad():
             self.start = ball.centre.clone().requires_grad_()
             self.gaps = _gaps(model(self.start), target)
@@ -316,14 +240,28 @@ class _Scouts:
         self.n_rivals = self.gaps.shape[1] - 1
 
     def send(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Step towards the rival nearest at the clean input: (points, their margins, rivals)."""
+        """Step towards the rival nearest at the clean input: (points, gaps predicted, rivals)."""
         rival = self.untried.argmin(1, keepdim=True)
         self.untried.scatter_(1, rival, math.inf)
         with torch.enable_grad():
-            climb = -self.gaps.gather(1, rival).sum()
-        gradient = input_gradient(climb, self.start, retain_graph=True)
-        point = self.ball.ascend(self.ball.centre, gradient, self.ball.epsilon)
-        return point, _margin_at(self.model, point, self.target), rival
+            gap = self.gaps.gather(1, rival)
+            total = gap.sum()
+        slope = input_gradient(total, self.start, retain_graph=True)
+        point = self.ball.ascend(self.ball.centre, -slope, self.ball.epsilon)
+        change = (slope * (point - self.ball.centre)).flatten(1).sum(1)
+        return point, gap.detach().squeeze(1) + change, rival
+
+
+def _offer_promising(model, target: Tensor, reports: list, best: _Best) -> None:
+    """Evaluate the points scouted whose predicted gap is below the clean margin, and the lowest."""
+    predicted = torch.stack([gap for _, gap, _ in reports])
+    promising = predicted < best.margin
+    promising.scatter_(0, predicted.argmin(0, keepdim=True), True)  # of dead units too
+    for (point, _, _), chosen in zip(reports, promising, strict=True):
+        if chosen.any():
+            margin = torch.full_like(predicted[0], math.inf)
+            margin[chosen] = _margin_at(model, point[chosen], target[chosen])
+            best.offer(point, margin)
 
 
 def _refine(
@@ -332,13 +270,17 @@ def _refine(
     target: Tensor,
     point: Tensor,
     sizes: Sequence[float],
-    objective: Callable[[Tensor, Tensor], Tensor],
     best: _Best,
+    rival: Tensor | None = None,
 ) -> None:
-    """Climb the objective from a point in steps of the given sizes; offer every iterate to best."""
+    """Descend on the margin, or the gap to a rival, from a point; offer every iterate to best."""
     for size in sizes:
-        gradient, logits = _input_gradient(model, point, lambda z: objective(z, target))
-        best.offer(point, true_margin(logits, target))
+        if rival is None:
+            climb, gradient, _ = _climb(model, point, lambda z: -true_margin(z, target))
+            best.offer(point, -climb)
+        else:
+            _, gradient, logits = _climb(model, point, lambda z: -_gap_to(z, target, rival))
+            best.offer(point, true_margin(logits, target))
         point = ball.ascend(point, gradient, size)
     best.offer(point, _margin_at(model, point, target))
 
@@ -350,15 +292,16 @@ def _refining_sizes(epsilon: float, n_steps: int, step_size: float | None) -> li
     return [epsilon * (1 - step / n_steps) for step in range(n_steps)]
 
 
-def _input_gradient(
+def _climb(
     model: nn.Module, point: Tensor, objective: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Every sample's gradient of its own objective with respect to its input, and the logits."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Every sample's objective, its gradient with respect to the sample's input, and the logits."""
     with torch.enable_grad():
         point = point.detach().requires_grad_()
         logits = model(point)
-        gradient = input_gradient(objective(logits).sum(), point)
-    return gradient, logits.detach()
+        values = objective(logits)
+        gradient = input_gradient(values.sum(), point)
+    return values.detach(), gradient, logits.detach()
 
 
 def _margin_at(model: nn.Module, point: Tensor, target: Tensor) -> Tensor:
@@ -378,27 +321,6 @@ def _gap_to(logits: Tensor, target: Tensor, rival: Tensor) -> Tensor:
     return (logits.gather(1, target.unsqueeze(1)) - logits.gather(1, rival)).squeeze(1)
 
 
-def _per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """Reshape (N,) to (N, 1, ..., 1), so that it broadcasts over the values of one sample."""
-    return values.view(-1, *[1] * (like.ndim - 1))
-
-
-def _length(offset: Tensor) -> Tensor:
-    """L2 length of every sample, shaped (N, 1, ..., 1)."""
-    return _per_sample(offset.flatten(1).norm(dim=1), offset)
-
-
-def _signs_like(gradient: Tensor) -> Tensor:
-    """A fixed pattern of signs, the same for every sample and in every call."""
-    return _signs(gradient.shape[1:], gradient.dtype, gradient.device).expand_as(gradient)
-
-
-@lru_cache(maxsize=8)  # a copy to a device is a wait for it
-def _signs(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return (torch.randint(0, 2, shape, generator=generator) * 2 - 1).to(device, dtype)
-
-
 def _checked(model: Model, inputs: Tensor, target: Tensor) -> Model:
     """The model to attack, known to treat samples one by one; the labels fit its logits."""
     check_deterministic_model(model)
@@ -414,22 +336,3 @@ def _check_steps(steps: int, step_size: float | None) -> None:
     check_integer(steps, "steps", 1)
     if step_size is not None:
         check_real(step_size, "step_size", minimum=0.0)
-
-
-def check_clip(clip: tuple[float, float], inputs: Tensor | None = None) -> None:
-    """Require a range (low, high) with low < high that holds every input given."""
-    if not isinstance(clip, tuple | list) or len(clip) != 2:
-        raise TypeError(f"clip must be a pair (low, high) or None, got {clip!r}")
-    for bound in clip:
-        check_real(bound, "clip")
-    low, high = clip
-    if low >= high:
-        raise ValueError(f"clip must have low < high, got {clip!r}")
-    if inputs is None:
-        return
-    smallest, largest = value_range(inputs)
-    if smallest < low or largest > high:
-        raise ValueError(
-            f"inputs must lie inside clip={clip!r}, got values from {smallest:.6g} to "
-            f"{largest:.6g}; pass the right range, or clip=None where there is none"
-        )

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
+from ._ball import Ball, Clip, check_clip
 from ._checks import (
     check_choice,
     check_inputs,
@@ -42,7 +43,6 @@ from ._conduct import (
     usable,
     version,
 )
-from .attacks import Ball, Clip, check_clip
 from .margins import NORMS, soft_margin, true_margin
 
 WRITES = "model must not write into its inputs: let its forward begin with inputs = inputs.clone()"

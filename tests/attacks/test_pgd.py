@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from calibcourse import attacks
+from calibcourse import _ball
 from calibcourse.attacks import Ball, RobustMargin, pgd, robust_margin
 
 
@@ -267,8 +267,8 @@ def test_display_is_short():
 
 
 def test_a_gradient_of_zero_is_left_by_a_fixed_pattern_of_both_signs():
-    signs = attacks._signs_like(torch.zeros(3, 5, 7))
+    signs = _ball._signs_like(torch.zeros(3, 5, 7))
     assert set(signs.unique().tolist()) == {-1.0, 1.0}
     assert abs(float(signs[0].sum())) < 20  # of 35: far from all alike
-    assert torch.equal(signs, attacks._signs_like(torch.zeros(3, 5, 7)))
+    assert torch.equal(signs, _ball._signs_like(torch.zeros(3, 5, 7)))
     assert torch.equal(signs[0], signs[2])

@@ -270,3 +270,27 @@ def test_step_size_is_the_length_of_refining_steps():
     still = robust_margin(model, inputs, target, 0.05, steps=4, step_size=0.0).margin
     moving = robust_margin(model, inputs, target, 0.05, steps=4, step_size=0.02).margin
     assert (moving <= still).all() and (moving < still).any()
+
+
+class Saturating(nn.Module):
+    """Rivals at distances 1, 1 and 2. The first comes nearer by x, and no further than 0.2."""
+
+    def __init__(self, third):
+        super().__init__()
+        self.third, self.seen = third, 0
+
+    def forward(self, x):
+        self.seen += len(x)
+        gaps = [1 - x[:, 0].clamp(max=0.2), 1 - x[:, 1] / 2, 2 - self.third * x[:, 2]]
+        return torch.stack([torch.zeros_like(gaps[0]), *(-gap for gap in gaps)], 1)
+
+
+def test_every_rival_predicted_to_come_below_the_clean_margin_is_evaluated_and_no_other():
+    inputs, target = torch.zeros(5, 3).double(), torch.tensor([0] * 5)
+    seen = {}
+    for third, expected in ((0.9, 0.5), (1.1, 0.5), (1.6, 0.4)):
+        model = Saturating(third)
+        found = robust_margin(model, inputs, target, 1.0, steps=3, step_size=0.0, clip=None)
+        torch.testing.assert_close(found.margin, torch.full((5,), expected).double())
+        seen[third] = model.seen
+    assert seen[1.1] == seen[1.6] == seen[0.9] + 5

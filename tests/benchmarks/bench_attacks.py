@@ -65,11 +65,11 @@ class Task:
 
 def plain(task: Task, steps: int = 20) -> Tensor:
     """Madry's steps of 2.5 ε / steps on the margin, best iterate kept."""
-    point, best = task.inputs, torch.inf
+    ball, point, best = task.ball, task.inputs, torch.inf
     for _ in range(steps):
         margin, gradient = task.margin_and_gradient(point)
         best = margin.clamp(max=best)
-        point = task.ball.ascend(point, -gradient, 2.5 * task.epsilon / steps)
+        point = ball.ascend(point, -gradient, 2.5 * task.epsilon / steps)
     return torch.minimum(best, task.margin(point))
 
 
@@ -78,18 +78,19 @@ def halving(task: Task, steps: int = 20) -> Tensor:
 
     The idea of Auto-PGD (Croce and Hein 2020, arXiv 2003.01690) at its smallest.
     """
-    point = best_point = task.inputs
+    ball, point = task.ball, task.inputs
+    best_point = point
     best, best_gradient = task.margin_and_gradient(point)
     sizes = torch.full_like(best, 2.0 * task.epsilon).view(-1, *[1] * (point.ndim - 1))
     for _ in range(steps - 1):
-        point = task.ball.ascend(best_point, -best_gradient, sizes)
+        point = ball.ascend(best_point, -best_gradient, sizes)
         margin, gradient = task.margin_and_gradient(point)
         better = (margin < best).view_as(sizes)
         best = torch.minimum(best, margin)
         best_point = torch.where(better, point, best_point)
         best_gradient = torch.where(better, gradient, best_gradient)
         sizes = torch.where(better, sizes, sizes / 2)
-    return torch.minimum(best, task.margin(task.ball.ascend(best_point, -best_gradient, sizes)))
+    return torch.minimum(best, task.margin(ball.ascend(best_point, -best_gradient, sizes)))
 
 
 def ours(task: Task, multi_targeted: bool = False) -> Tensor:
