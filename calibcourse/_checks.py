@@ -227,6 +227,14 @@ def check_integer(value: int, name: str, minimum: int) -> int:
     return int(value)
 
 
+def check_seed(seed: int, below: int = 2**63) -> int:
+    """Require an integer that torch takes as a seed, also with the number of an epoch added."""
+    seed = check_integer(seed, "seed", 0)
+    if seed >= below:
+        raise ValueError(f"seed must be below 2**{below.bit_length() - 1}, got {seed}")
+    return seed
+
+
 def check_real(
     value: float,
     name: str,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._checks import check_choice, check_integer
+from ._checks import check_choice, check_integer, check_seed
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
 
@@ -212,7 +212,7 @@ def resnet20(in_channels: int = 3, n_classes: int = 10, seed: int = 0) -> nn.Seq
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Seed torch inside the block and restore the caller's random state after it."""
-    seed = check_integer(seed, "seed", 0)
+    seed = check_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reach every device
         yield

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import Once, are_finite, check_integer
+from ._checks import Once, are_finite, check_integer, check_seed
 from ._conduct import modes_restored, random_state, random_state_restored, restore_random_state
 from ._files import check_writable, shortened
 from ._given import (
@@ -58,9 +58,7 @@ def set_seed(seed: int) -> None:
         >>> set_seed(0); first = torch.rand(1); set_seed(0); bool(torch.rand(1) == first)
         True
     """
-    seed = check_integer(seed, "seed", 0)
-    if seed >= 2**32:
-        raise ValueError(f"seed must be below 2**32, got {seed}")
+    seed = check_seed(seed, below=2**32)
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -137,7 +135,7 @@ def fit(
         History(7 rows, steps 0 to 6, columns: bias)
     """
     steps = check_integer(steps, "steps", 1)
-    seed = check_integer(seed, "seed", 0)
+    seed = check_seed(seed)
     loss = CrossEntropy() if loss is None else resolve_loss(loss)
     schedule = _schedule(probe_steps, steps)
     if device is None:

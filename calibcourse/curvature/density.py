@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_real
+from .._checks import check_integer, check_real, check_seed
 from .._conduct import undisturbed
 from .lanczos import _Basis, _start, _with_product
 from .operators import SymmetricOperator
@@ -82,7 +82,7 @@ def spectral_density(
     """
     n_vectors = check_integer(n_vectors, "n_vectors", 1)
     steps = check_integer(steps, "steps", 1)
-    seed = check_integer(seed, "seed", 0)
+    seed = check_seed(seed)
     rules = [_rule(operator, _start(operator, 1, None, seed + n), steps) for n in range(n_vectors)]
     longest = max(len(nodes) for nodes, _ in rules)
     # Rows that ended early are filled with their last node, at weight 0.

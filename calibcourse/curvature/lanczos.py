@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_real
+from .._checks import check_integer, check_real, check_seed
 from .._conduct import undisturbed
 from ._unseen import Stage, chance_above, may_fall_short
 from .operators import SymmetricOperator
@@ -416,7 +416,7 @@ class _Basis:
 
 def _start(operator: SymmetricOperator, k: int, v0: Tensor | None, seed: int) -> Tensor:
     """k start vectors as rows: random, or the given ones, normalised, plus a little noise."""
-    seed = check_integer(seed, "seed", 0)
+    seed = check_seed(seed)
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
     noise = torch.randn(k, operator.shape[0], generator=generator)
     # In half precision vectors are not orthogonal enough: the basis is wider than the products.

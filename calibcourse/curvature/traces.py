@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._checks import check_integer
+from .._checks import check_integer, check_seed
 from .._conduct import undisturbed
 from .._devices import precise
 from ._network import evaluate, precise_logits
@@ -71,7 +71,7 @@ def trace(
         Trace(value=10, exact, matvecs=5)
     """
     max_matvecs = check_integer(max_matvecs, "max_matvecs", 3)
-    seed = check_integer(seed, "seed", 0)
+    seed = check_seed(seed)
     if exact is None:
         exact = operator.shape[0] <= max_matvecs or _affordable(operator, max_matvecs)
     if not exact:

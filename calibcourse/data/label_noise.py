@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .._checks import check_choice, check_integer, check_real, check_target
+from .._checks import check_choice, check_integer, check_real, check_seed, check_target
 
 NOISE_KINDS = ("symmetric", "one_sided")
 
@@ -44,7 +44,7 @@ def noisy_labels(
     check_target(target, len(target) if isinstance(target, Tensor) else 0, n_classes)
     rate = check_real(rate, "rate", 0.0, 1.0)
     check_choice(kind, "kind", NOISE_KINDS)
-    seed = check_integer(seed, "seed", 0)
+    seed = check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(target), generator=generator)
     away = torch.randint(1, n_classes, target.shape, generator=generator)

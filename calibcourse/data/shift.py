@@ -6,7 +6,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from .._checks import check_choice, check_inputs, check_integer, check_real
+from .._checks import check_choice, check_inputs, check_real, check_seed
 from ._torchvision import import_torchvision
 
 # What is graded, in which unit, and five strengths; 0 leaves the images as they are.
@@ -58,7 +58,7 @@ def shifted(inputs: Tensor, kind: str, strength: float, seed: int = 0) -> Tensor
     _check_images(inputs)
     check_choice(kind, "kind", STRENGTHS)
     check_real(strength, f"strength of {kind}, in {UNITS[kind]},", 0.0, _LARGEST[kind])
-    seed = check_integer(seed, "seed", 0)
+    seed = check_seed(seed)
     if strength == 0:
         return inputs.clone()
     if kind == "noise":

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_logits_and_target, check_real
+from .._checks import check_integer, check_logits_and_target, check_real, check_seed
 from .._devices import where_float64_is
 
 
@@ -36,7 +36,7 @@ class Interval:
 def resampled(n_samples: int, n_resamples: int, seed: int) -> Iterator[Tensor]:
     """Yield the rows of one bootstrap resample after another; the same on every device."""
     n_resamples = check_integer(n_resamples, "n_resamples", 1)
-    seed = check_integer(seed, "seed", 0)
+    seed = check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(n_resamples):
         yield torch.randint(n_samples, (n_samples,), generator=generator)

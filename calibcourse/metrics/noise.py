@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_real
+from .._checks import check_integer, check_real, check_seed
 from .binned import bin_index, equal_width_edges
 from .intervals import percentile_ends
 from .scores import check_confidence
@@ -82,7 +82,6 @@ def noise_floor(
     """
     check_confidence(confidence)
     n_draws = check_integer(n_draws, "n_draws", 1)
-    seed = check_integer(seed, "seed", 0)
     level = check_real(level, "level", 0, 1, strict=True)
     edges = equal_width_edges(n_bins)
     confidence = confidence.detach().cpu()
@@ -110,7 +109,7 @@ def noise_floor(
 
 def draw_right(confidence: Tensor, index: Tensor, n_groups: int, n_draws: int, seed: int) -> Tensor:
     """(n_draws, n_groups) float64: right predictions per group where each is right with its c."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(check_seed(seed))
     n_right = torch.zeros(n_draws, n_groups, dtype=torch.float64)
     for rows in n_right.split(max(1, _DRAWN_AT_ONCE // len(confidence))):
         coins = torch.rand(len(rows), len(confidence), generator=generator, dtype=torch.float64)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
-from .._checks import check_integer
+from .._checks import check_integer, check_seed
 from ..batches import SplitBatches
 from ..data import Dataset
 from ..history import History
@@ -165,7 +165,7 @@ def _start(
     seed: int,
 ) -> _Member:
     """One of the runs at step 0, as `fit` begins it."""
-    batches = SplitBatches(data.train, batch_size, check_integer(seed, "seed", 0))
+    batches = SplitBatches(data.train, batch_size, check_seed(seed))
     metadata = _metadata(
         model,
         data,
