@@ -208,6 +208,7 @@ def test_shift_and_order_do_not_matter():
         ((torch.zeros(3, 2), torch.zeros(3)), "target must have dtype torch.int64"),
         ((torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)), "logits must hold at least 2"),
         ((*drawn(10), 0), "n_resamples must be at least 1"),
+        ((*drawn(10), 5, 2**63), r"seed must be below 2\*\*63"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .._checks import check_integer, check_logits_and_target
+from .._checks import check_integer, check_logits_and_target, check_seed
 from .._devices import where_float64_is
 from ..margins import margin_moment_share, true_margin
 from ..metrics import (
@@ -151,7 +151,8 @@ def audit(
         'Miscalibrated:'
     """
     check_logits_and_target(logits, target)
-    check_integer(n_resamples, "n_resamples", 1)
+    n_resamples = check_integer(n_resamples, "n_resamples", 1)
+    seed = check_seed(seed)
     if len(logits) < 2:
         raise ValueError("logits must hold at least 2 samples, got 1")
     hidden = not progress or logits.numel() < _LONG
