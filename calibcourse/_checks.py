@@ -159,7 +159,7 @@ def are_finite(tensors: Sequence[Tensor]) -> bool:
     """`is_finite` of many tensors, in one wait per dtype and device."""
     real = (torch.view_as_real(v) if v.is_complex() else v for v in tensors if v.numel())
     extremes = by_kind([end for values in real for end in torch.aminmax(values.detach())])
-    return all(all(map(math.isfinite, torch.stack(ends).tolist())) for ends in extremes)
+    return all(all(map(math.isfinite, numbers(ends))) for ends in extremes)
 
 
 def by_kind(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
