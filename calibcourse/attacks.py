@@ -204,8 +204,13 @@ def _attack(model, ball: Ball, target: Tensor, steps: int, step_size: float | No
     """Scout the most promising rivals, then refine the best point found."""
     scouts = _Scouts(model, ball, target)
     best = _Best(ball.centre, scouts.clean_margin)
-    reports = [scouts.send() for _ in range(min(scouts.n_rivals, steps))]
-    _offer_promising(model, target, reports, best)
+    for _ in range(min(scouts.n_rivals, steps)):
+        point, predicted, _ = scouts.send()
+        promising = predicted <= scouts.clean_margin  # equal where every unit is dead
+        if promising.any():
+            margin = torch.full_like(scouts.clean_margin, math.inf)
+            margin[promising] = _margin_at(model, point[promising], target[promising])
+            best.offer(point, margin)
     sizes = _refining_sizes(ball.epsilon, steps, step_size)
     _refine(model, ball, target, best.point, sizes, best)
     return best
@@ -244,24 +249,12 @@ class _Scouts:
         rival = self.untried.argmin(1, keepdim=True)
         self.untried.scatter_(1, rival, math.inf)
         with torch.enable_grad():
-            gap = self.gaps.gather(1, rival)
-            total = gap.sum()
-        slope = input_gradient(total, self.start, retain_graph=True)
-        point = self.ball.ascend(self.ball.centre, -slope, self.ball.epsilon)
-        change = (slope * (point - self.ball.centre)).flatten(1).sum(1)
-        return point, gap.detach().squeeze(1) + change, rival
-
-
-def _offer_promising(model, target: Tensor, reports: list, best: _Best) -> None:
-    """Evaluate the points scouted whose predicted gap is below the clean margin, and the lowest."""
-    predicted = torch.stack([gap for _, gap, _ in reports])
-    promising = predicted < best.margin
-    promising.scatter_(0, predicted.argmin(0, keepdim=True), True)  # of dead units too
-    for (point, _, _), chosen in zip(reports, promising, strict=True):
-        if chosen.any():
-            margin = torch.full_like(predicted[0], math.inf)
-            margin[chosen] = _margin_at(model, point[chosen], target[chosen])
-            best.offer(point, margin)
+            gap = self.gaps.gather(1, rival).squeeze(1)
+            climb = -gap.sum()
+        gradient = input_gradient(climb, self.start, retain_graph=True)
+        point = self.ball.ascend(self.ball.centre, gradient, self.ball.epsilon)
+        drop = (gradient * (point - self.ball.centre)).flatten(1).sum(1)
+        return point, gap.detach() - drop, rival
 
 
 def _refine(

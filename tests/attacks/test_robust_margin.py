@@ -294,3 +294,16 @@ def test_every_rival_predicted_to_come_below_the_clean_margin_is_evaluated_and_n
         torch.testing.assert_close(found.margin, torch.full((5,), expected).double())
         seen[third] = model.seen
     assert seen[1.1] == seen[1.6] == seen[0.9] + 5
+
+
+@pytest.mark.parametrize("inner", [torch.float32, torch.float64])
+def test_logits_may_have_another_dtype_than_inputs(inner):
+    class Casting(nn.Module):
+        def forward(self, x):
+            return torch.cat([x.to(inner), 1 - x.to(inner), 0.8 * x.to(inner)], 1)
+
+    outer = torch.float64 if inner == torch.float32 else torch.float32
+    inputs, target = torch.full((4, 1), 0.9, dtype=outer), torch.tensor([0] * 4)
+    for multi_targeted in (False, True):
+        found = robust_margin(Casting(), inputs, target, 0.1, multi_targeted=multi_targeted)
+        torch.testing.assert_close(found.margin, torch.full((4,), 0.16, dtype=inner))  # x = 0.8
