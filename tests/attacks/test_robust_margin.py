@@ -307,3 +307,37 @@ def test_logits_may_have_another_dtype_than_inputs(inner):
     for multi_targeted in (False, True):
         found = robust_margin(Casting(), inputs, target, 0.1, multi_targeted=multi_targeted)
         torch.testing.assert_close(found.margin, torch.full((4,), 0.16, dtype=inner))  # x = 0.8
+
+
+class Watched(nn.Module):
+    """Four classes; counts backward passes, and says NaN of any input above a limit."""
+
+    def __init__(self, limit=9.0):
+        super().__init__()
+        self.limit, self.backward_passes = limit, 0
+
+    def count(self, gradient):
+        self.backward_passes += 1
+
+    def forward(self, x):
+        x = x * 1.0
+        if x.requires_grad:
+            x.register_hook(self.count)
+        logits = torch.cat([-x, x, x / 2, x / 3], 1)
+        return torch.where(x > self.limit, math.nan, logits)
+
+
+def test_it_takes_as_many_backward_passes_as_it_says():
+    inputs, target = torch.full((5, 1), 0.5), torch.tensor([0] * 5)
+    for steps, multi_targeted, expected in ((2, False, 4), (5, False, 8), (5, True, 18)):
+        model = Watched()
+        robust_margin(model, inputs, target, 0.1, steps=steps, multi_targeted=multi_targeted)
+        assert model.backward_passes == expected
+
+
+def test_logits_that_are_not_finite_are_named_wherever_they_are_met():
+    inputs, target = torch.full((7, 1), 0.5), torch.tensor([0] * 7)
+    inputs[1] = 0.8  # not one of the samples that are tried beforehand
+    for limit, multi_targeted in ((0.7, False), (0.85, True)):  # at the clean input; at the border
+        with pytest.raises(ValueError, match=r"^model\(inputs\) must be finite"):
+            robust_margin(Watched(limit), inputs, target, 0.1, multi_targeted=multi_targeted)
