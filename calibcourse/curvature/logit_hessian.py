@@ -127,17 +127,22 @@ def logit_gradient(logits: Tensor, target: Tensor, loss: str = "cross_entropy") 
     """
     _check(logits, loss)
     check_target(target, *logits.shape)
+    return _gradient(logits, target, loss)
+
+
+def _check(logits: Tensor, loss: str) -> None:
+    check_logits(logits)
+    check_choice(loss, "loss", LOSSES)
+
+
+def _gradient(logits: Tensor, target: Tensor, loss: str) -> Tensor:
+    """`logit_gradient` without its checks."""
     label = target[:, None]
     if loss == "mse":
         one_hot = torch.zeros_like(logits).scatter_(1, label, 1.0)
         return (logits - one_hot) * (2 / logits.shape[1])
     gradient = logits.softmax(1).scatter_(1, label, 0.0)
     return gradient.scatter_(1, label, -gradient.sum(1, keepdim=True))
-
-
-def _check(logits: Tensor, loss: str) -> None:
-    check_logits(logits)
-    check_choice(loss, "loss", LOSSES)
 
 
 def _product(logits: Tensor, vectors: Tensor, loss: str) -> Tensor:

@@ -31,7 +31,7 @@ from ._network import (
 )
 from ._point import Point
 from ._stream import Stream
-from .logit_hessian import LOSSES, _product, logit_gradient
+from .logit_hessian import LOSSES, _gradient, _product
 
 Samples = Tensor | Iterable[tuple[Tensor, Tensor]]
 
@@ -268,7 +268,7 @@ class _NetworkOperator(SymmetricOperator):
         parameters = list(self.parameters.values())
         if target is None:
             return Linearization(self.model, parameters, inputs)
-        slope = partial(logit_gradient, target=target, loss=self.loss)
+        slope = partial(_gradient, target=target, loss=self.loss)
         bend = partial(_product, loss=self.loss)
         return Linearization(self.model, parameters, inputs, slope, bend)
 
