@@ -16,6 +16,7 @@ from training_cases import (
     weights,
 )
 
+from calibcourse.history import History
 from calibcourse.losses import CrossEntropy
 from calibcourse.optimizers import make_optimizer
 from calibcourse.probes import LogitProbe, SharpnessProbe
@@ -121,27 +122,33 @@ def test_damaged_and_malicious_checkpoints_are_refused_and_kept(tmp_path, monkey
     whole = path.read_bytes()
 
     def contents():
-        yield b""
-        yield whole[: len(whole) // 2]
-        yield pickle.dumps(Bomb(), protocol=2)
-        for damage in (
-            {"version": 99},
-            {"history": {"format": "other"}},
-            {"model": {}},
-            {"optimizer": 3},
-            {"probes": []},
-            {"step": "x"},
-            {"step": 13},
-            {"random": [torch.zeros(3)]},
+        none = "is damaged or no checkpoint of a run"
+        yield b"", none
+        yield whole[: len(whole) // 2], none
+        yield pickle.dumps(Bomb(), protocol=2), none
+        for damage, words in (
+            ({"version": 99}, "must be of version 1"),
+            ({"history": {"format": "other"}}, r"is damaged: .*run\.pt"),
+            ({"model": {}}, "is damaged: .*Missing key"),
+            ({"optimizer": 3}, "is damaged: "),
+            ({"probes": []}, "is damaged: zip"),
+            ({"step": "x"}, "is damaged: step must be an int, got str"),
+            ({"step": 11}, "is damaged: step must be at least 12, got 11"),
+            ({"step": 13}, "is damaged: steps left must be at least 0, got -1"),
+            (
+                {"step": -1, "history": History([]).to_dict()},
+                "is damaged: step must be at least 0, got -1",
+            ),
+            ({"random": [torch.zeros(3)]}, "is damaged: "),
         ):
             torch.save({**good, **damage}, tmp_path / "damaged")
-            yield (tmp_path / "damaged").read_bytes()
+            yield (tmp_path / "damaged").read_bytes(), words
         torch.save([1, 2], tmp_path / "damaged")
-        yield (tmp_path / "damaged").read_bytes()
+        yield (tmp_path / "damaged").read_bytes(), none
 
-    for content in contents():
+    for content, words in contents():
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"checkpoint .*run\.pt"):
+        with pytest.raises(ValueError, match=rf"(?s)checkpoint .*run\.pt {words}"):
             quiet_fit(small_mlp(), checkpoint=path)
         assert path.read_bytes() == content
     assert not (tmp_path / "exploded").exists()
