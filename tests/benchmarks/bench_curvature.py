@@ -11,7 +11,7 @@ import copy
 import importlib
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -264,22 +264,29 @@ def errors_in_words(results: Mapping[str, Sequence], exact: Sequence[float]) -> 
     return [f"largest relative error against float64: {shown}"]
 
 
-HESSIAN_TOP = Comparison(
-    name="hessian_top",
-    what="largest eigenvalue of the Hessian",
-    subject=trained_point,
-    size=str,
-    ours=lambda p: [top_eigenvalue(Hessian(p.model, p.data.inputs, p.data.target), tol=TOL)],
-    # Power iteration that stops at a change of tol is still some tol / (1 - (λ_2/λ_1)²) below its
-    # limit: by its default of 1e-3 it may miss a few percent.
-    peers=(
-        Peer("PyHessian, tol 1e-3", by_pyhessian(1e-3, 100), "PyHessian", bound=0.03),
-        Peer("PyHessian, tol 1e-5", by_pyhessian(1e-5, 1000), "PyHessian", bound=1e-3),
-    ),
-    apart=largest_relative,
-    measure="relative difference of the eigenvalue",
-    rounds=7,
-    notes=hessian_errors,
+def hessian_top(name: str, tol: float, peers: Sequence[Peer]) -> Comparison:
+    return Comparison(
+        name=name,
+        what=f"largest eigenvalue of the Hessian, value to {tol:g}",
+        subject=trained_point,
+        size=str,
+        ours=lambda p: [top_eigenvalue(Hessian(p.model, p.data.inputs, p.data.target), tol=tol)],
+        peers=peers,
+        apart=largest_relative,
+        measure="relative difference of the eigenvalue",
+        rounds=7,
+        notes=hessian_errors,
+    )
+
+
+# Power iteration that stops at a change of tol is still some tol / (1 - (λ_2/λ_1)²) below its
+# limit: by its default of 1e-3 it may miss a few percent. So it is compared at equal error, and at
+# equal tol.
+AT_1E_3 = Peer("PyHessian, tol 1e-3", by_pyhessian(1e-3, 100), "PyHessian", bound=0.03)
+AT_1E_5 = Peer("PyHessian, tol 1e-5", by_pyhessian(1e-5, 1000), "PyHessian", bound=1e-3)
+HESSIAN_TOP = (
+    hessian_top("hessian_top", 1e-2, (replace(AT_1E_3, target=1.3),)),
+    hessian_top("hessian_top_close", TOL, (AT_1E_3, AT_1E_5)),
 )
 
 
@@ -438,7 +445,7 @@ FLOAT32 = Table(
     rows=errors_by_margin,
 )
 
-PARTS = (PRODUCT, LAMBDA_MAX, HESSIAN_TOP, BATCH_SHARPNESS, *JACOBIANS, FLOAT32)
+PARTS = (PRODUCT, LAMBDA_MAX, *HESSIAN_TOP, BATCH_SHARPNESS, *JACOBIANS, FLOAT32)
 
 if __name__ == "__main__":
     script(__doc__, PARTS)
