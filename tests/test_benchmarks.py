@@ -188,6 +188,7 @@ BLOCKED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BLOCKED)
 def test_without_a_library_its_peer_is_left_out_and_the_rest_is_measured(
     name, monkeypatch, tmp_path, capsys

@@ -257,6 +257,7 @@ def code_output(path: Path) -> str:
     return read_notebook(path).cells[-1].outputs[0].data["text/plain"]
 
 
+@pytest.mark.slow
 def test_a_second_build_changes_no_byte(built_course, snapshot, monkeypatch, tmp_path):
     change(built_course / SOURCE, "answer(1), os.getpid()", "answer(1)")
     progress = tmp_path / "learners.json"

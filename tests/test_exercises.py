@@ -93,6 +93,7 @@ def _statements(function) -> list[str]:
     return [value for value in values if len(value) > 15]  # `count` alone is no solution
 
 
+@pytest.mark.slow
 @every_exercise
 def test_output_is_the_same_twice(exercise):
     for answer in (exercise.reference, exercise.wrong[0].function, exercise.wrong[-1].function):

@@ -152,14 +152,8 @@ def outcomes(course: Path, *options: str) -> dict[str, str]:
     return {name: outcome for outcome, name in found}
 
 
-# The README's own line always; the others start pytest in pytest once more.
-LINES = [
-    pytest.param(line, marks=[] if line.startswith("-n") else pytest.mark.slow)
-    for line in documented_lines()
-]
-
-
-@pytest.mark.parametrize("options", LINES)
+@pytest.mark.slow  # each starts pytest in pytest once more
+@pytest.mark.parametrize("options", documented_lines())
 def test_a_documented_line_tests_just_what_it_says(class_course: Path, options: str):
     assert outcomes(class_course, *options.split()) == dict.fromkeys(DOCUMENTED[options], "PASSED")
 
@@ -222,6 +216,7 @@ def update(origin: Path) -> None:
     git(origin, "commit", "--quiet", "-a", "-m", "A new version")
 
 
+@pytest.mark.slow
 def test_progress_survives_an_update(origin: Path, learner: Path):
     started = call(learner, sys.executable, "-c", STARTED)
     assert started.returncode == 0, started.stderr

@@ -179,7 +179,7 @@ SWEEPS = {
 
 
 @pytest.mark.parametrize("table", ["methods", "table2", "tableA1", "tableA2", "grid"])
-@pytest.mark.parametrize("seeds", [[7], [0, 4]])
+@pytest.mark.parametrize("seeds", [[7], pytest.param([0, 4], marks=pytest.mark.slow)])
 def test_a_report_is_written_for_any_number_of_seeds(table, seeds, tmp_path):
     made = Sweep(tuple(map(finished, plan(table, seeds=seeds))), f"reproduce {table}")
     text = write_report(made, table, tmp_path)[1].read_text(encoding="utf-8")

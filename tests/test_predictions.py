@@ -154,6 +154,7 @@ CELLS = (
 )
 
 
+@pytest.mark.slow
 def test_a_notebook_with_answers_compares_equal_to_the_stored_one(tmp_path, monkeypatch):
     """As nbval compares: pictures and views left out, the rest sanitised."""
     compared = []

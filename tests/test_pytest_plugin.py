@@ -133,29 +133,35 @@ def outcomes(run, name: str) -> list[str]:
     return [run[0][f"{name}.ipynb Cell {i}"] for i in range(4)]
 
 
+@pytest.mark.slow  # pytest in pytest
 def test_a_notebook_as_built_passes(run):
     assert outcomes(run, "01_tiny") == ["PASSED"] * 4
 
 
+@pytest.mark.slow  # pytest in pytest
 def test_another_device_is_no_difference_but_another_widget_is(run):
     assert outcomes(run, "widget") == ["PASSED", "PASSED", "FAILED", "PASSED"]
 
 
+@pytest.mark.slow  # pytest in pytest
 def test_another_text_is_a_difference_and_a_kernel_is_offline(run):
     assert outcomes(run, "text") == ["PASSED", "FAILED", "PASSED", "FAILED"]
 
 
+@pytest.mark.slow  # pytest in pytest
 def test_the_block_holds_in_the_process_and_its_children(run):
     tests = {name: outcome for name, outcome in run[0].items() if "test_offline" in name}
     assert len(tests) == OFFLINE_TESTS.count("def test_")
     assert set(tests.values()) == {"PASSED"}
 
 
+@pytest.mark.slow  # pytest in pytest
 def test_examples_of_modules_are_run_and_other_python_files_are_not(run):
     python = {name: outcome for name, outcome in run[0].items() if ".ipynb " not in name}
     others = {name: outcome for name, outcome in python.items() if "test_offline" not in name}
     assert others == {"../calibcourse/module.py module": "FAILED"}
 
 
+@pytest.mark.slow  # pytest in pytest
 def test_the_learners_progress_is_left_alone(run):
     assert not (run[1] / "learners.json").exists()

@@ -146,6 +146,7 @@ def colors_of(png: bytes) -> tuple[tuple[int, int], np.ndarray]:
     return image.size, np.asarray(image).reshape(-1, 3) / 255
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAJECTORIES)
 def test_a_picture_is_written_that_shows_its_columns(tmp_path, name):
     optimizers = dict.fromkeys(config.optimizer for config in plan(name, seeds=[0]))

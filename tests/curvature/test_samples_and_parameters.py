@@ -31,7 +31,14 @@ def loaders(inputs, target):
     }
 
 
-@pytest.mark.parametrize("kind", ["uneven", "shuffled", "own generator", "list"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "uneven",
+        "shuffled",
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("own generator", "list")),
+    ],
+)
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("name", CASES)
 def test_batches_give_the_matrix_of_all_their_samples(name, loss, kind):

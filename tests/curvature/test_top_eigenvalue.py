@@ -46,10 +46,11 @@ def share_of_top(spectrum: Tensor, seed: int) -> float:
 
 @pytest.mark.parametrize("tol", [1e-1, 1e-2, 1e-3, 1e-6])
 @pytest.mark.parametrize("name", HARD)
-def test_both_promises_hold_from_forty_starts(name: str, tol: float):
+@pytest.mark.parametrize("n_starts", [8, pytest.param(40, marks=pytest.mark.slow)])
+def test_both_promises_hold_from_any_start(name: str, tol: float, n_starts: int):
     spectrum = diagonal(name)
     top, errors = float(spectrum.max()), []
-    for seed in range(40):
+    for seed in range(n_starts):
         pair = top_eigenvalue(Diagonal(spectrum), tol, max_matvecs=400, seed=seed)
         assert pair.converged
         short = (top - pair.value) / abs(pair.value)

@@ -148,6 +148,7 @@ def test_kills_at_random_moments_change_nothing(kills, tmp_path, undisturbed, ki
         assert files == {"runs"}
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_killed_sweep(tmp_path, impatience):
     program = (
         "import sys, time; from calibcourse.reproduce.runner import executor_for\n"
@@ -234,6 +235,7 @@ def test_dask_cluster_survives_the_death_of_a_worker(tmp_path, undisturbed, impa
     assert histories(runs) == undisturbed
 
 
+@pytest.mark.slow
 def test_dead_address_is_named():
     pytest.importorskip("distributed")
     with (
