@@ -353,7 +353,7 @@ def two_parts(model, data):
     with torch.no_grad():
         hessians = curvature.logit_hessian(model(inputs).double())
     return {
-        "hessian": curvature.top_eigenpair(curvature.Hessian(model, inputs, target)).value,
+        "hessian": curvature.top_eigenvalue(curvature.Hessian(model, inputs, target)).value,
         "jacobian": curvature.jacobian_norms(model, inputs).square().mean().item(),
         "logit_hessian": torch.linalg.eigvalsh(hessians)[:, -1].mean().item(),
     }

@@ -157,6 +157,7 @@ def outcome(folder: Path, body: str, before: str = "") -> tuple[str, str]:
     return result.outcome, result.reason
 
 
+@pytest.mark.slow
 def test_right_wrong_and_untouched_answers_get_their_cards(tmp_path):
     sign = "    return correct.float().mean() - confidence.mean()"
     (right,) = graded(tmp_path, answer(RIGHT)).results

@@ -238,7 +238,7 @@ def test_a_slice_of_training_is_what_a_sweep_records(undisturbed):
     ("name", "optimizer", "lr"),
     [
         pytest.param("edge_of_stability", "gd", 0.1, marks=pytest.mark.slow),
-        ("fashion_mnist_small", "gd", 0.1),
+        pytest.param("fashion_mnist_small", "gd", 0.1, marks=pytest.mark.slow),
         ("fashion_mnist_small", "sgd", 0.1),
         pytest.param("cifar10_small", "sgd", 2 / 30, marks=pytest.mark.slow),
     ],
