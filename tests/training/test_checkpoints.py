@@ -3,6 +3,7 @@
 import os
 import pickle
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -159,5 +160,53 @@ def test_checkpoint_needs_an_optimizer_with_state(tmp_path):
         def step(self, closure):
             return closure()
 
-    with pytest.raises(TypeError, match="optimizer must have state_dict"):
+    with pytest.raises(
+        TypeError, match=r"^optimizer must have state_dict.* asked for, Bare has none$"
+    ):
         quiet_fit(small_mlp(), optimizer=Bare(), lr=None, checkpoint=tmp_path / "run.pt")
+
+
+def test_what_decides_a_run_is_in_its_checkpoint_and_the_machine_is_not(tmp_path):
+    """These words are read where a checkpoint "differs in"; a resume may be on another machine."""
+    path = tmp_path / "run.pt"
+    data = SimpleNamespace(name="toy", train=DATA.train, classes=list("0123456789"))
+    fit(small_mlp(), data, lr=0.1, steps=4, probe_steps=[2], checkpoint=path, progress=False)
+    configuration = torch.load(path, weights_only=True)["configuration"]
+    assert set(configuration) == {
+        "optimizer", "optimizer_groups", "lr", "steps", "batch_size", "seed", "loss", "data",
+        "parameters", "probe_steps", "initial weights", "training labels",
+    }  # fmt: skip
+    assert configuration["probe_steps"] == [0, 2, 4]
+
+
+def test_a_run_resumes_with_another_number_of_threads_and_another_torch(tmp_path, monkeypatch):
+    path, threads = tmp_path / "run.pt", torch.get_num_threads()
+    with pytest.raises(Killed):
+        quiet_fit(small_mlp(), probes=[Countdown(2)], checkpoint=path)
+    monkeypatch.setattr(torch, "__version__", "99.0")
+    try:
+        torch.set_num_threads(threads + 1)
+        history = quiet_fit(small_mlp(), probes=[Countdown()], checkpoint=path)
+    finally:
+        torch.set_num_threads(threads)
+    assert history.rows[-1]["step"] == 12
+
+
+def never_finite(logits, target):
+    return logits.sum() * float("nan")
+
+
+def test_whether_a_checkpoint_can_be_written_is_tried_before_a_run_that_goes_on(
+    tmp_path, monkeypatch
+):
+    tried = []
+    monkeypatch.setattr("calibcourse.training.check_writable", tried.append)
+    path, other = tmp_path / "run.pt", tmp_path / "diverged.pt"
+    quiet_fit(small_mlp(), checkpoint=path)
+    assert tried == [path]
+    quiet_fit(small_mlp(), checkpoint=path)  # finished: nothing more is written
+    assert tried == [path]
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning, match="diverged"):
+            quiet_fit(small_mlp(), loss=never_finite, checkpoint=other)
+    assert tried == [path, other]

@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 from training_cases import (
     DATA,
     Data,
@@ -20,6 +22,7 @@ from training_cases import (
 from calibcourse import probes
 from calibcourse.losses import CalMO, CrossEntropy, FocalLoss, LossTerms, MeanSquaredError
 from calibcourse.probes import LogitProbe, SharpnessProbe
+from calibcourse.training import fit
 
 
 def test_table_of_columns_is_what_the_probes_write():
@@ -95,9 +98,11 @@ def test_infinite_logits_count_as_divergence():
             parameter.data.fill_(1e38)
         return {}
 
-    with pytest.warns(RuntimeWarning, match="diverged"):
+    with pytest.warns(RuntimeWarning, match=r"at step 0;.*parameters of step 0\. A sm") as warned:
         history = quiet_fit(small_mlp(), probes=[overflow, LogitProbe(splits=("test",))])
     assert history.diverged_at == 0 and len(history) == 0
+    # Where `fit` was called, which here is inside `quiet_fit`.
+    assert Path(warned[0].filename).name == "training_cases.py"
 
 
 def explode_at(step: int):
@@ -231,3 +236,24 @@ def test_a_resumed_run_that_diverges_goes_back_to_its_last_probe(tmp_path):
     assert history.diverged_at == 8 and history.column("step").tolist() == [0, 3, 6]
     quiet_fit(good, steps=6)
     assert torch.equal(weights(model), weights(good))
+
+
+def test_the_bar_shows_what_was_last_probed(monkeypatch):
+    shown = []
+
+    class Bar(tqdm):
+        def set_postfix(self, values, refresh):
+            shown.append(values)
+            assert not refresh
+
+    monkeypatch.setattr("calibcourse.training.tqdm", Bar)
+
+    def probe(model, data):
+        return {"train_loss": 1.23456, "sharpness": 5.0, "of its own": 2.0}
+
+    options = dict(lr=0.1, steps=4, probe_steps=[2], probes=[probe])
+    fit(small_mlp(), DATA, **options)
+    assert shown == [{"loss": "1.23", "λ": "5"}] * 3
+    shown.clear()
+    fit(small_mlp(), DATA, **{**options, "probes": []})
+    assert shown == [{}] * 3
