@@ -26,7 +26,7 @@ from calibcourse.history import History, even_steps, log_steps
 from calibcourse.losses import CrossEntropy, LossTerms
 from calibcourse.models import small_cnn
 from calibcourse.optimizers import make_optimizer
-from calibcourse.training import set_seed
+from calibcourse.training import fit, set_seed
 
 
 def test_full_batch_steps_are_gradient_descent_written_out():
@@ -149,6 +149,10 @@ def test_convolutional_network_trains_with_every_name():
         assert losses[-1] < losses[0], name
 
 
+def two_columns(model, data):
+    return {"mean": 0.0, "bias": 1.0}
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
@@ -162,7 +166,8 @@ def test_convolutional_network_trains_with_every_name():
         ({"optimizer": object()}, TypeError, "optimizer"),
         ({"probe_steps": [13]}, ValueError, r"probe_steps .* 0\.\.12, got \[13\]"),
         ({"probe_steps": 1}, ValueError, "probe_steps"),
-        ({"probes": [norm_probe, norm_probe]}, ValueError, "got twice: norm"),
+        ({"probes": [norm_probe, norm_probe]}, ValueError, "got twice: norm$"),
+        ({"probes": [two_columns, norm_probe, two_columns]}, ValueError, "got twice: bias, mean$"),
         ({"seed": -1}, ValueError, "seed"),
     ],
 )
@@ -298,3 +303,23 @@ def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["record.json"]
     with pytest.raises(OSError, match="cannot write"):
         write_atomically(path / "below" / "a-file", b"x")
+
+
+def test_a_history_says_what_was_trained_how():
+    """Keys that readers of a saved history look up."""
+
+    class Anonymous:
+        train, classes = DATA.train, list("0123456789")
+
+    history = fit(
+        small_mlp(), Anonymous(), optimizer="sgd", lr=0.1, steps=2, batch_size=16, seed=3,
+        progress=False,
+    )  # fmt: skip
+    metadata = history.metadata
+    assert set(metadata) == {
+        "optimizer", "optimizer_groups", "lr", "steps", "batch_size", "seed", "loss", "data",
+        "n_classes", "parameters", "device", "threads", "torch",
+    }  # fmt: skip
+    assert (metadata["seed"], metadata["n_classes"], metadata["steps"]) == (3, 10, 2)
+    assert metadata["data"]["name"] == "Anonymous" and metadata["optimizer_groups"][0]["lr"] == 0.1
+    assert "n_classes" not in quiet_fit(small_mlp()).metadata

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -238,22 +239,56 @@ def test_a_resumed_run_that_diverges_goes_back_to_its_last_probe(tmp_path):
     assert torch.equal(weights(model), weights(good))
 
 
-def test_the_bar_shows_what_was_last_probed(monkeypatch):
-    shown = []
+@pytest.fixture
+def bars(monkeypatch) -> list[SimpleNamespace]:
+    """What becomes of every bar: its settings, its end, and what it showed."""
+    made = []
 
     class Bar(tqdm):
+        def __init__(self, **settings):
+            super().__init__(**settings)
+            self.record = SimpleNamespace(**settings, shown=[])
+            made.append(self.record)
+
         def set_postfix(self, values, refresh):
-            shown.append(values)
-            assert not refresh
+            self.record.shown.append(values)
+            assert refresh is False
+
+        def close(self):
+            self.record.end = self.n
+            super().close()
 
     monkeypatch.setattr("calibcourse.training.tqdm", Bar)
+    return made
 
-    def probe(model, data):
-        return {"train_loss": 1.23456, "sharpness": 5.0, "of its own": 2.0}
 
-    options = dict(lr=0.1, steps=4, probe_steps=[2], probes=[probe])
+def live(model, data):
+    return {"train_loss": 1.23456, "sharpness": 5.0, "of its own": 2.0}
+
+
+def test_the_bar_shows_what_was_last_probed(bars):
+    options = dict(lr=0.1, steps=4, probe_steps=[2])
+    fit(small_mlp(), DATA, **options, probes=[live])
     fit(small_mlp(), DATA, **options)
-    assert shown == [{"loss": "1.23", "λ": "5"}] * 3
-    shown.clear()
-    fit(small_mlp(), DATA, **{**options, "probes": []})
-    assert shown == [{}] * 3
+    fit(small_mlp(), DATA, **options, progress=False)
+    first, bare, _ = bars
+    assert (first.total, first.initial, first.desc, first.end) == (4, 0, "training", 4)
+    assert first.shown == [{"loss": "1.23", "λ": "5"}] * 3 and bare.shown == [{}] * 3
+    assert [bar.disable for bar in bars] == [False, False, True]
+
+
+def test_the_bar_of_a_resumed_run_begins_where_it_was_left(bars, tmp_path):
+    def interrupted(model, data, calls=[]):  # noqa: B006
+        calls.append(0)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return {"sharpness": 7.0}
+
+    options = dict(
+        lr=0.1, steps=8, probe_steps=[4], probes=[interrupted], checkpoint=tmp_path / "run.pt"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        fit(small_mlp(), DATA, **options)
+    fit(small_mlp(), DATA, **options)
+    assert [(bar.total, bar.initial, bar.end) for bar in bars] == [(8, 0, 7), (8, 4, 8)]
+    assert bars[1].shown == [{"λ": "7"}] * 2
