@@ -59,6 +59,10 @@ def test_a_ladder(zeros):
             "  l4  u/(K-1)                         0.25  × 10^-0.93  [here] 4.2",
         ]
     )
+    attacked = curvature_ladder(zeros, INPUTS, TARGET, torch.full((2,), -1.0), tol=1e-8)
+    assert repr(attacked).splitlines()[1] == (
+        "  u7  2 C_J² (K-1) Q_att             277.3  × 10^+2.11  [paper] Thm 4.1"
+    )
     rough = dataclasses.replace(
         ladder, eigenpair=dataclasses.replace(ladder.eigenpair, converged=False)
     )
