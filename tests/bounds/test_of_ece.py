@@ -87,7 +87,11 @@ def test_ece_bounds_live_at_margins_of_200(dtype):
 def test_robust_margins_of_other_samples_are_noticed():
     z, y = make_logits(6, 3, "gaussian", 3.0, seed=0)
     margin = true_margin(z, y)
-    with pytest.raises(ValueError, match="robust_margins must not exceed the clean margins"):
+    message = (
+        r"^robust_margins must not exceed the clean margins: were they measured on the same "
+        r"samples, in the same order, with the same model\?$"
+    )
+    with pytest.raises(ValueError, match=message):
         ece_bounds(z, y, robust_margins=margin.flip(0))
     with pytest.raises(ValueError, match=r"robust_margins must have shape \(6,\)"):
         ece_bounds(z, y, robust_margins=margin[:3])
