@@ -247,7 +247,7 @@ def _lanczos(
 ) -> list[Eigenpair]:
     tol = check_real(tol, "tol", 0.0, strict=True)
     max_matvecs = check_integer(max_matvecs, "max_matvecs", k)
-    start = _start(operator, k, v0, seed)
+    start = _start(operator, k, v0, check_seed(seed))
     if max_basis is None:
         max_basis = max(3 * k + 3, BASIS_BYTES // (start[0].numel() * start.element_size()))
     basis = _Basis(start, check_integer(max_basis, "max_basis", 3 * k + 3))
@@ -416,7 +416,6 @@ class _Basis:
 
 def _start(operator: SymmetricOperator, k: int, v0: Tensor | None, seed: int) -> Tensor:
     """k start vectors as rows: random, or the given ones, normalised, plus a little noise."""
-    seed = check_seed(seed)
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
     noise = torch.randn(k, operator.shape[0], generator=generator)
     # In half precision vectors are not orthogonal enough: the basis is wider than the products.

@@ -9,7 +9,9 @@ import pytest
 import torch
 from training_cases import (
     DATA,
+    Countdown,
     Killed,
+    explode_at,
     make_split,
     noisy_model,
     quiet_fit,
@@ -22,26 +24,6 @@ from calibcourse.losses import CrossEntropy
 from calibcourse.optimizers import make_optimizer
 from calibcourse.probes import LogitProbe, SharpnessProbe
 from calibcourse.training import fit
-
-
-class Countdown:
-    """A probe with a state of its own, which kills the run when its patience is over."""
-
-    def __init__(self, patience: int = 10**9):
-        self.patience, self.total = patience, 0.0
-
-    def __call__(self, model, data):
-        self.patience -= 1
-        if self.patience < 0:
-            raise Killed
-        self.total += float(weights(model).double().sum())
-        return {"total": self.total}
-
-    def state_dict(self):
-        return {"total": self.total}
-
-    def load_state_dict(self, state):
-        self.total = state["total"]
 
 
 @pytest.mark.parametrize("name", ["gd", "sgd", "adamw", "muon", "sam"])
@@ -192,10 +174,6 @@ def test_a_run_resumes_with_another_number_of_threads_and_another_torch(tmp_path
     assert history.rows[-1]["step"] == 12
 
 
-def never_finite(logits, target):
-    return logits.sum() * float("nan")
-
-
 def test_whether_a_checkpoint_can_be_written_is_tried_before_a_run_that_goes_on(
     tmp_path, monkeypatch
 ):
@@ -208,5 +186,5 @@ def test_whether_a_checkpoint_can_be_written_is_tried_before_a_run_that_goes_on(
     assert tried == [path]
     for _ in range(2):
         with pytest.warns(RuntimeWarning, match="diverged"):
-            quiet_fit(small_mlp(), loss=never_finite, checkpoint=other)
+            quiet_fit(small_mlp(), loss=explode_at(1), checkpoint=other)
     assert tried == [path, other]

@@ -5,11 +5,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from test_checkpoints import Countdown
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
-from training_cases import DATA, Killed, noisy_model, norm_probe, quiet_fit, small_mlp, weights
+from training_cases import (
+    DATA,
+    Countdown,
+    Killed,
+    noisy_model,
+    norm_probe,
+    quiet_fit,
+    small_mlp,
+    weights,
+)
 
 from calibcourse.losses import CrossEntropy
 from calibcourse.optimizers import make_optimizer

@@ -12,9 +12,11 @@ from torch import nn
 from tqdm.auto import tqdm
 from training_cases import (
     DATA,
+    Countdown,
     Data,
     Killed,
     Split,
+    explode_at,
     quiet_fit,
     small_mlp,
     weights,
@@ -103,18 +105,6 @@ def test_infinite_logits_count_as_divergence():
         history = quiet_fit(small_mlp(), probes=[overflow, LogitProbe(splits=("test",))])
     assert history.diverged_at == 0 and len(history) == 0
     assert Path(warned[0].filename).name != "training.py"  # but where `fit` was called
-
-
-def explode_at(step: int):
-    """A loss that is NaN from the given update (1-based) on."""
-    calls = [0]
-
-    def loss(model, inputs, target):
-        calls[0] += 1
-        terms = CrossEntropy()(model, inputs, target)
-        return replace(terms, total=terms.total * math.nan) if calls[0] >= step else terms
-
-    return loss
 
 
 def test_nan_loss_stops_at_once_and_goes_back_to_the_last_probe(tmp_path):
@@ -277,17 +267,9 @@ def test_the_bar_shows_what_was_last_probed(bars):
 
 
 def test_the_bar_of_a_resumed_run_begins_where_it_was_left(bars, tmp_path):
-    def interrupted(model, data, calls=[]):  # noqa: B006
-        calls.append(0)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return {"sharpness": 7.0}
-
-    options = dict(
-        lr=0.1, steps=8, probe_steps=[4], probes=[interrupted], checkpoint=tmp_path / "run.pt"
-    )
-    with pytest.raises(KeyboardInterrupt):
-        fit(small_mlp(), DATA, **options)
-    fit(small_mlp(), DATA, **options)
+    options = dict(lr=0.1, steps=8, probe_steps=[4], checkpoint=tmp_path / "run.pt")
+    with pytest.raises(Killed):
+        fit(small_mlp(), DATA, **options, probes=[live, Countdown(2)])
+    fit(small_mlp(), DATA, **options, probes=[live, Countdown()])
     assert [(bar.total, bar.initial, bar.end) for bar in bars] == [(8, 0, 7), (8, 4, 8)]
-    assert bars[1].shown == [{"λ": "7"}] * 2
+    assert bars[1].shown == [{"loss": "1.23", "λ": "5"}] * 2

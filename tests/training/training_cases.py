@@ -1,11 +1,13 @@
 """What the tests of training share."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from calibcourse.history import History
+from calibcourse.losses import CrossEntropy
 from calibcourse.models import mlp
 from calibcourse.training import fit
 
@@ -73,3 +75,35 @@ def quiet_fit(model, data=DATA, **changes) -> History:
 
 class Killed(Exception):
     pass
+
+
+class Countdown:
+    """A probe with a state of its own, which kills the run when its patience is over."""
+
+    def __init__(self, patience: int = 10**9):
+        self.patience, self.total = patience, 0.0
+
+    def __call__(self, model, data):
+        self.patience -= 1
+        if self.patience < 0:
+            raise Killed
+        self.total += float(weights(model).double().sum())
+        return {"total": self.total}
+
+    def state_dict(self):
+        return {"total": self.total}
+
+    def load_state_dict(self, state):
+        self.total = state["total"]
+
+
+def explode_at(step: int):
+    """A loss that is NaN from the given update (1-based) on."""
+    calls = [0]
+
+    def loss(model, inputs, target):
+        calls[0] += 1
+        terms = CrossEntropy()(model, inputs, target)
+        return replace(terms, total=terms.total * math.nan) if calls[0] >= step else terms
+
+    return loss

@@ -38,7 +38,7 @@ CALLS = {
     "shifted": lambda seed: cc.shifted(IMAGES, "noise", 0.1, seed=seed),
     "set_seed": cc.set_seed,
     "small_cnn": lambda seed: cc.small_cnn((1, 8, 8), (2, 2), seed=seed),
-    "spectral_density": lambda seed: cc.spectral_density(OPERATOR, 1, 2, seed=seed),
+    "spectral_density": lambda seed: cc.spectral_density(OPERATOR, 3, 2, seed=seed),
     "top_eigenpair": lambda seed: cc.top_eigenpair(OPERATOR, seed=seed),
     "top_eigenpairs": lambda seed: cc.top_eigenpairs(OPERATOR, 2, seed=seed),
     "top_eigenvalue": lambda seed: cc.top_eigenvalue(OPERATOR, seed=seed),
