@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_choice, check_inputs, check_integer, check_target
+from .._checks import check_choice, check_inputs, check_integer, check_target, numbers
 from .._conduct import spread, undisturbed, usable
 from .._devices import precise
 from .._sources import check_source
@@ -285,7 +285,7 @@ class _NetworkOperator(SymmetricOperator):
         av, aw = (self._product(few, vector.to(self.dtype)).to(wide) for vector in (v, w))
         unit = float(aw.abs().max()) or 1.0  # products near 1e-300 have squares of 0
         av, aw = av.div_(unit), aw.div_(unit)
-        apart, size = torch.stack([(v @ aw - w @ av).abs(), av.norm() + aw.norm()]).tolist()
+        apart, size = numbers([(v @ aw - w @ av).abs(), av.norm() + aw.norm()])
         if apart > SYMMETRY.get(self.dtype, 0.1) * size:
             raise ValueError(
                 "model must consist of operations that torch can differentiate twice, but the "
