@@ -56,7 +56,7 @@ def scores(logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor, Ten
         correct, rest, n_tied = map(torch.cat, zip(*parts, strict=True))
         _settle_ties(correct, n_tied, group, labels)
         confidence = (rest + 1).reciprocal_()
-        yield confidence.to(dtype), rest.masked_fill_(~correct, -1).mul_(confidence), correct
+        yield confidence.to(dtype), torch.where(correct, rest, -1).mul_(confidence), correct
 
 
 def scores_of_all(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,7 +98,7 @@ def _settle_ties(correct: Tensor, n_tied: Tensor, logits: Tensor, target: Tensor
 
     The comparison is by value: among ties, argmax gives another index on another device.
     """
-    if n_tied.any():
+    if n_tied.amax() > 0:
         doubtful = (correct & (n_tied > 0)).nonzero()[:, 0]
         for some in doubtful.split(rows_of_a_block(logits)):
             for shifted, _ in blocks(logits[some]):
