@@ -166,11 +166,8 @@ def test_a_run_resumes_with_another_number_of_threads_and_another_torch(tmp_path
     with pytest.raises(Killed):
         quiet_fit(small_mlp(), probes=[Countdown(2)], checkpoint=path)
     monkeypatch.setattr(torch, "__version__", "99.0")
-    try:
-        torch.set_num_threads(threads + 1)
-        history = quiet_fit(small_mlp(), probes=[Countdown()], checkpoint=path)
-    finally:
-        torch.set_num_threads(threads)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    history = quiet_fit(small_mlp(), probes=[Countdown()], checkpoint=path)
     assert history.rows[-1]["step"] == 12
 
 
