@@ -1,15 +1,10 @@
 """What a run does, its arguments and schedules, and what it records."""
 
-import json
-import math
 import os
 from itertools import chain
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from training_cases import (
     DATA,
@@ -22,7 +17,6 @@ from training_cases import (
 )
 
 from calibcourse._files import read_json, write_atomically
-from calibcourse.history import History, even_steps, log_steps
 from calibcourse.losses import CrossEntropy, LossTerms
 from calibcourse.models import small_cnn
 from calibcourse.optimizers import make_optimizer
@@ -186,108 +180,11 @@ def test_optimizer_object_brings_its_own_learning_rate():
     assert by_object.metadata["optimizer"] == "sgd" and by_object.metadata["lr"] == 0.1
 
 
-@given(steps=st.integers(1, 10**6), n=st.integers(2, 80))
-@settings(deadline=None, max_examples=60)
-def test_schedules_increase_from_start_to_end_with_at_most_n_steps(steps, n):
-    for chosen in (even_steps(steps, n), log_steps(steps, n)):
-        assert chosen[0] == 0 and chosen == sorted(set(chosen))
-        assert len(chosen) <= n and chosen[-1] <= steps
-    assert even_steps(steps, n)[-1] == steps
-    assert n == 2 or log_steps(steps, n)[-1] == steps
-
-
-def test_even_steps_are_all_steps_where_there_are_fewer():
-    assert even_steps(3, 40) == [0, 1, 2, 3]
-
-
-numbers = st.floats(allow_infinity=False, width=64)
-
-
-histories = st.builds(
-    lambda values, diverged: History(
-        [{"step": 3 * i, "a": value} for i, value in enumerate(values)],
-        {"seed": 0, "lr": 0.1},
-        diverged,
-    ),
-    st.lists(numbers, max_size=6),
-    st.none() | st.integers(0, 100),
-)
-
-
-@given(history=histories)
-@settings(deadline=None, max_examples=60)
-def test_saved_history_comes_back_bit_for_bit(tmp_path_factory, history):
-    path = tmp_path_factory.getbasetemp() / "history.json"
-    history.save(path)
-    loaded = History.load(path)
-    assert loaded.metadata == history.metadata and loaded.diverged_at == history.diverged_at
-    assert len(loaded) == len(history)
-    if len(history):
-        np.testing.assert_array_equal(loaded.column("a"), history.column("a"))
-
-
-def test_a_column_of_older_records_has_its_name_of_today():
-    record = History([{"step": 0, "test_log_misconfidence": -1.0}]).to_dict()
-    assert History.from_dict(record).columns == ("step", "test_log_error_probability")
-
-
-def rows_with(**changes):
-    return {**History([{"step": 0, "a": 1.0}]).to_dict(), **changes}
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("", "JSON"),
-        ("[" * 100_000, "JSON"),
-        ("{", "JSON"),
-        ("[1]", "object"),
-        ('{"rows": NaN}', "JSON"),
-        (json.dumps(rows_with(version=2)), "version 1, got .*version 2"),
-        (json.dumps(rows_with(format="other")), "format 'other'"),
-        (json.dumps(rows_with(rows={})), "rows"),
-        (json.dumps(rows_with(rows=[{"a": 1.0}])), "row 0"),
-        (json.dumps(rows_with(rows=[3])), "row 0"),
-        (json.dumps(rows_with(rows=[{"step": 1}, {"step": 1}])), "row 1"),
-        (json.dumps(rows_with(rows=[{"step": True}])), "row 0"),
-        (json.dumps(rows_with(rows=[{"step": 0, "a": "x"}])), "'a'"),
-        (json.dumps(rows_with(rows=[{"step": 0, "a": 10**400}])), "'a'"),
-        (json.dumps(rows_with(rows=[{"step": 0, "a": [1]}])), "'a'"),
-        (json.dumps(rows_with(metadata=[])), "metadata"),
-        (json.dumps(rows_with(diverged_at="now")), "diverged_at"),
-        (b"\xff\xfe", "JSON"),
-    ],
-)
-def test_hostile_history_files_are_refused_by_name(tmp_path, content, words):
-    path = tmp_path / "theirs.json"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError, match=rf"(?s)theirs\.json.*{words}"):
-        History.load(path)
-
-
 def test_huge_files_are_refused_unread(tmp_path):
     path = tmp_path / "huge.json"
     path.write_text("[]" + " " * 100)
     with pytest.raises(ValueError, match="at most 50 bytes"):
         read_json(path, max_bytes=50)
-
-
-def test_columns_tell_what_is_missing():
-    history = History([{"step": 0, "a": 1.0}, {"step": 2, "a": 0.5, "b": 3.0}])
-    assert history.columns == ("step", "a", "b")
-    np.testing.assert_array_equal(history.column("b"), [math.nan, 3.0])
-    assert history.column("step").dtype == np.int64
-    with pytest.raises(ValueError, match="a, b, step; got 'c'"):
-        history.column("c")
-
-
-def test_best_row_is_the_earliest_extremum_and_skips_what_is_missing():
-    values = [math.nan, 2.0, 1.0, 1.0, 3.0]
-    history = History([{"step": i, "v": v} for i, v in enumerate(values)])
-    assert history.best("v")["step"] == 2
-    assert history.best("v", largest=True)["step"] == 4
-    with pytest.raises(ValueError, match="'w' has none"):
-        History([{"step": 0, "w": math.nan}]).best("w")
 
 
 def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from training_cases import (
     weights,
 )
 
+from calibcourse.batches import LoadedBatches
 from calibcourse.losses import CrossEntropy
 from calibcourse.optimizers import make_optimizer
 from calibcourse.probes import LadderProbe, LogitProbe, SharpnessProbe, calibration_probe
@@ -110,8 +111,33 @@ def test_batches_that_do_not_come_again_are_refused(tmp_path):
         options = dict(lr=0.05, steps=9, probes=probes, probe_steps=4, checkpoint=checkpoint)
         return fit(noisy_model(), loader, progress=False, **options)
 
-    with pytest.raises(ValueError, match=r"batches of the interrupted run.*without generator="):
+    with pytest.raises(ValueError) as refused:
         resumed(tmp_path, run, 2)
+    assert str(refused.value) == (
+        "data must yield the batches of the interrupted run again, and yields others: let their "
+        "order and augmentation draw from torch's global random state alone, which fit seeds (a "
+        "DataLoader without generator=), or start afresh with another checkpoint path"
+    )
+
+
+def test_a_place_among_batches_that_cannot_be_is_refused_by_name():
+    batches = LoadedBatches(BATCHES, 0, "cpu")
+    with pytest.raises(ValueError, match=r"^epoch must be at least -1, got -2"):
+        batches.load_state_dict({"epoch": -2, "taken": 0, "last": None})
+    with pytest.raises(ValueError, match=r"^taken must be at least 0, got -1"):
+        batches.load_state_dict({"epoch": 0, "taken": -1, "last": None})
+
+
+def test_a_source_that_runs_dry_after_an_epoch_is_refused():
+    class RunsDry:
+        passes = 0
+
+        def __iter__(self):
+            self.passes += 1
+            return iter(BATCHES if self.passes < 2 else [])
+
+    with pytest.raises(ValueError, match="data must yield batches in epoch 1, got none"):
+        fit(small_mlp(), RunsDry(), lr=0.1, steps=9, progress=False)
 
 
 def test_every_epoch_of_a_loader_shows_every_sample_once_in_a_new_order():
