@@ -17,6 +17,7 @@ from calibcourse.reproduce.sign import (
     WINDOWS,
     balance,
     correlation_by_stop,
+    correlation_by_stop_over_peak,
     growth_weights,
     predicted_correlation,
     sign_predictions,
@@ -56,6 +57,12 @@ def test_the_weights_are_the_difference_of_the_means_after_and_before():
         k * (n - k) / n**2 * (sharpness[k:].mean() - sharpness[:k].mean()) for k in range(1, n)
     ]
     np.testing.assert_allclose(growth_weights(sharpness), by_definition, rtol=1e-13)
+
+
+def test_the_weights_of_a_window_in_single_precision_are_summed_in_double():
+    sharpness = np.random.default_rng(0).uniform(1, 2, 1000).astype(np.float32)
+    found = growth_weights(sharpness)
+    np.testing.assert_array_equal(found, growth_weights(sharpness.astype(np.float64)))
 
 
 @given(st.lists(st.integers(0, 9), min_size=1), st.lists(st.integers(0, 9)))
@@ -125,11 +132,31 @@ def test_under_confidence_counts_as_error_too():
 
 def test_the_sign_turns_with_the_stopping_point():
     r = correlation_by_stop(RUN, "test_ece")
-    assert np.isnan(r[:2]).all() and not np.isnan(r[2:]).any()
+    assert r.shape == (7,) and np.isnan(r[:2]).all() and not np.isnan(r[2:]).any()
     assert r[3] > 0.9 and r[-1] < -0.2
     for stop in (3, 5, 7):
         steps = list(range(stop))
         assert r[stop - 1] == correlation(RUN.history, "test_ece", steps=steps)
+
+
+def test_the_peak_is_the_unit_of_time_of_a_stop():
+    """Sharpness is largest in the fourth of the probes at steps 0, 2, 4, and so on: at step 6."""
+    rows = [row | {"step": 2 * row["step"]} for row in RUN.history.rows]
+    slow = Run(replace(CONFIG, steps=12), History(rows), {})
+    r = correlation_by_stop(RUN, "test_ece")
+    stops = np.array([0.6, 4 / 6, 1.0, 1.5, 2.0, 2.1])
+    expected = [np.nan, r[2], r[3], (r[4] + r[5]) / 2, r[6], np.nan]
+    found = correlation_by_stop_over_peak(slow, "test_ece", stops)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    # The error of another column, and the stops of the figure: a quarter to sixteen peaks.
+    found = correlation_by_stop_over_peak(slow, "sharpness")
+    assert len(found) == 49 and found[16] == pytest.approx(1) and np.isnan(found[[0, 48]]).all()
+
+
+def test_where_the_sharpness_only_falls_there_is_no_unit_of_time():
+    falling = made_up(CONFIDENCE, ACCURACY, ECE, np.sort(SHARPNESS)[::-1])
+    found = correlation_by_stop_over_peak(falling, "test_ece", np.array([0.5, 1.0]))
+    np.testing.assert_array_equal(found, [np.nan, np.nan])
 
 
 def test_the_windows_end_at_the_peak_and_at_the_end():
@@ -137,6 +164,7 @@ def test_the_windows_end_at_the_peak_and_at_the_end():
     assert whole_run(RUN) == list(range(7))
     for window, positive in (("up to the peak", True), ("whole run", False)):
         (found,) = sign_predictions(Sweep((RUN,)), "test", window)
+        assert (found.run, found.split, found.window) == (RUN, "test", window)
         assert found.right and (found.measured > 0) == positive == (found.predicted > 0)
 
 

@@ -95,7 +95,7 @@ def probes_within(
 
     Args:
         run: the run.
-        share: of its steps, above 0 and at most 1.
+        share: of its steps, from 0 to 1.
         spacing: "even" or "log".
 
     Returns:
@@ -176,9 +176,9 @@ class Entry:
     """One cell of Table 1: mean and standard deviation (n - 1) over learning rates.
 
     Each learning rate counts once, with the mean over its seeds. `std_seeds` is the standard
-    deviation over seeds at one learning rate (n - 1, pooled), `lowest` and `highest` are over all
-    runs; the paper gives none of them. Of `n_runs` runs those count that have a correlation: three
-    probes in the window, and a quantity that changes.
+    deviation over seeds at one learning rate (n - 1, pooled), which the paper does not give. Of
+    `n_runs` runs those count that have a correlation: three probes in the window, and a quantity
+    that changes.
     """
 
     column: str
@@ -187,8 +187,6 @@ class Entry:
     mean: float
     std: float
     std_seeds: float
-    lowest: float
-    highest: float
     n_defined: int
     n_runs: int
 
@@ -228,18 +226,16 @@ def _spread(by_lr: list[list[float]]) -> dict[str, Any]:
     """Means and deviations of an entry from the values at each learning rate, NaN left out."""
     defined = [np.array(values)[np.isfinite(values)] for values in by_lr]
     defined = [values for values in defined if len(values)]
-    flat = np.concatenate([*defined, []])
     means = np.array([values.mean() for values in defined])
     # Within a learning rate, seeds vary around its mean: so many values less so many means.
     within = sum(float(np.var(values)) * len(values) for values in defined)
-    freedom = len(flat) - len(defined)
+    n_defined = sum(map(len, defined))
+    freedom = n_defined - len(defined)
     return {
         "mean": float(means.mean()) if len(means) else math.nan,
         "std": float(means.std(ddof=1)) if len(means) > 1 else math.nan,
         "std_seeds": math.sqrt(within / freedom) if freedom else math.nan,
-        "lowest": min(flat.tolist(), default=math.nan),
-        "highest": max(flat.tolist(), default=math.nan),
-        "n_defined": len(flat),
+        "n_defined": n_defined,
         "n_runs": sum(map(len, by_lr)),
     }
 

@@ -1,16 +1,11 @@
 """Records of sweeps: written, read, summed up, and the shipped ones."""
 
 import json
-import math
 import os
-import warnings
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-import scipy.stats
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from reproduce_cases import (
     SIX,
     TINY,
@@ -21,17 +16,10 @@ from calibcourse.history import History
 from calibcourse.reproduce import (
     Run,
     Sweep,
-    at_even_steps,
-    correlation,
-    correlations,
     load_recorded,
-    probes_within,
     run_all,
-    table_1,
-    table_1_text,
 )
 from calibcourse.reproduce.one_run import train
-from calibcourse.reproduce.paper import TABLE_1
 from calibcourse.reproduce.runner import record_path
 
 
@@ -132,102 +120,6 @@ def test_select_finds_runs_or_says_what_there_is():
         made.select(lr=0.3)
     with pytest.raises(ValueError, match="criterion"):
         made.select(colour=1)
-
-
-series = st.lists(st.floats(-100, 100, width=32), min_size=3, max_size=30)
-
-
-@given(x=series, y=series, method=st.sampled_from(["pearson", "spearman"]))
-@settings(deadline=None, max_examples=150)
-def test_correlation_agrees_with_scipy(x, y, method):
-    n = min(len(x), len(y))
-    x, y = [round(v, 2) for v in x[:n]], [round(v, 2) for v in y[:n]]
-    rows = [{"step": i, "x": a, "y": b} for i, (a, b) in enumerate(zip(x, y, strict=True))]
-    ours = correlation(History(rows), "x", "y", method)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy warns of constant input and returns NaN, as we do
-        theirs = getattr(scipy.stats, f"{method}r")(x, y).statistic
-    if math.isnan(ours):
-        assert np.ptp(x) == 0 or np.ptp(y) == 0
-    else:
-        assert ours == pytest.approx(theirs, abs=1e-9)
-
-
-@given(scale=st.floats(1e-6, 1e6), shift=st.floats(-1e3, 1e3))
-@settings(deadline=None, max_examples=40)
-def test_correlation_does_not_depend_on_units(scale, shift):
-    values = np.random.default_rng(0).standard_normal((2, 12))
-    plain = [{"step": i, "x": a, "y": b} for i, (a, b) in enumerate(values.T)]
-    moved = [{**row, "x": row["x"] * scale + shift * scale} for row in plain]
-    for method in ("pearson", "spearman"):
-        a, b = (correlation(History(rows), "x", "y", method) for rows in (plain, moved))
-        # The shift costs up to 1e3 / 1 of the 1e-16 relative precision.
-        assert a == pytest.approx(b, abs=1e-11)
-
-
-def test_correlation_uses_the_chosen_steps_and_skips_gaps():
-    rows = [{"step": s, "a": float(s), "b": -float(s)} for s in range(5)]
-    rows.append({"step": 100, "a": 1000.0, "b": 1000.0})
-    rows.append({"step": 101, "a": math.nan, "b": 1.0})
-    assert correlation(History(rows), "a", "b") > 0.9
-    assert correlation(History(rows), "a", "b", steps=range(5)) == -1
-    assert math.isnan(correlation(History(rows), "a", "b", steps=[0, 1]))
-    with pytest.raises(ValueError, match="method must be one of pearson, spearman"):
-        correlation(History(rows), "a", "b", "kendall")
-
-
-def test_table_averages_over_seeds_first_then_over_learning_rates():
-    def run(lr, seed, slope):
-        # Correlation ±1 by construction: y = slope * x.
-        config = replace(TINY, lr=lr, seed=seed)
-        rows = [
-            {"step": s, "sharpness": float(s), **dict.fromkeys(TABLE_1, slope * s)}
-            for s in config.probe_steps
-        ]
-        return Run(config, History(rows), {})
-
-    runs = (run(0.1, 0, 1.0), run(0.1, 1, -1.0), run(0.2, 0, 1.0), run(0.2, 1, 1.0))
-    for method in ("pearson", "spearman"):
-        entry = table_1(Sweep(runs), method)[0]
-        # Per learning rate 0 and 1: mean 1/2, std with n - 1 = sqrt(1/2).
-        assert entry.mean == pytest.approx(0.5) and entry.std == pytest.approx(math.sqrt(0.5))
-        assert entry.n_runs == 4 and repr(entry) == "0.50 ± 0.71"
-        # Around the means of their learning rates the seeds lie at ±1 and ±0: variance 2 / (4 - 2).
-        assert entry.std_seeds == pytest.approx(1) and (entry.lowest, entry.highest) == (-1, 1)
-    assert math.isnan(table_1(Sweep(runs[:1]))[0].std_seeds)  # one seed tells nothing of seeds
-
-
-def test_correlations_are_grouped_by_optimizer_and_learning_rate():
-    made = some_sweep(n_lr=2, n_seeds=3)
-    other = replace(made.runs[0], config=replace(TINY, optimizer="adamw"))
-    values = correlations(Sweep((*made.runs, other)), "train_ece", "spearman")
-    assert values == {"SGD": {0.1: [1.0] * 3, 0.2: [1.0] * 3}, "AdamW": {0.1: [1.0]}}
-    few = correlations(made, "test_ece", steps=lambda run: run.config.even_steps[:2])
-    assert math.isnan(few["SGD"][0.1][0])  # two probes
-
-
-def test_values_at_even_steps_are_those_of_the_table():
-    (run,) = some_sweep(1, 1).runs
-    values = at_even_steps(run, "sharpness")
-    np.testing.assert_array_equal(values, [1 / (1 + s) for s in run.config.even_steps])
-    assert len(values) < len(run.history)  # the logarithmic probes are left out
-
-
-def test_probes_within_a_share_of_the_run():
-    (run,) = some_sweep(1, 1).runs
-    assert probes_within(run) == run.config.even_steps == [0, 4, 8, 12, 16, 20, 24]
-    assert probes_within(run, 0.5) == [0, 4, 8, 12]
-    assert probes_within(run, 1.0, "log") == [0, 1, 24]
-    for arguments, words in [((1.5,), "share"), ((0.5, "cubic"), "spacing must be one of even")]:
-        with pytest.raises(ValueError, match=words):
-            probes_within(run, *arguments)
-
-
-def test_table_text_sets_the_papers_rows_beneath_ours():
-    text = table_1_text(some_sweep())
-    assert "| train ECE, pearson | 1.00 ± 0.00 |" in text
-    assert "| test ECE, spearman | -1.00 ± 0.00 |" in text
-    assert "| *train ECE, the paper's (Pearson, CIFAR-10)* | 0.84 ± 0.07 |" in text
 
 
 def test_a_slice_of_training_is_what_a_sweep_records(undisturbed):
