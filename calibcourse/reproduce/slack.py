@@ -258,8 +258,7 @@ def _factor(decades: float) -> str:
     """10 to the power of decades, in two digits; above ten thousand as a power of ten."""
     if decades >= 4:
         return f"10^{decades:.1f}"
-    factor = float(f"{10**decades:.2g}")
-    return f"{factor:,.0f}" if factor >= 10 else f"{factor:g}"
+    return f"{float(f'{10**decades:.2g}'):,g}"
 
 
 def _log_ece_bounds(column: Callable[[str], np.ndarray], n_classes: int) -> dict[str, np.ndarray]:
