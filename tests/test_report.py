@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
 from calibcourse.history import History
@@ -17,6 +18,7 @@ from calibcourse.reproduce import (
     Sweep,
     TrajectoryConfig,
     plan,
+    report,
     table_1_text,
     trajectories_figure,
 )
@@ -103,27 +105,22 @@ def test_seeds_are_averaged_at_steps_that_all_of_them_have():
 # --- numbers in words
 
 
-def test_computing_time_is_told_in_hours():
-    nine = tuple(run(1.0, seed=seed, seconds=1000.0) for seed in range(9))
-    assert "9 runs, 2.5 hours of computing on a machine" in made_by(Sweep(nine, "reproduce x"))
-
-
-def test_every_machine_version_and_day_is_named_once():
-    sweep = Sweep(
-        (
-            run(1.0, seed=0),
-            run(1.0, seed=1, processor="another", date="2026-01-03"),
-            run(1.0, seed=2, torch="2.1"),
-        )
+def test_how_a_sweep_was_made_is_told_in_full():
+    """Ten times 1,000 seconds; every machine, version and day once; who diverged, and when."""
+    others = [
+        run(1.0, seed=8, processor="another", date="2026-01-03", seconds=1000.0),
+        run(1.0, seed=9, torch="2.1", seconds=1000.0),
+    ]
+    runs = [*(run(1.0, seed=seed, seconds=1000.0) for seed in range(8)), *others]
+    for place, step in ((1, 7), (4, 0)):
+        history = replace(runs[place].history, diverged_at=step)
+        runs[place] = replace(runs[place], history=history)
+    assert made_by(Sweep(tuple(runs), "reproduce x --seeds 0")) == (
+        "`calibcourse reproduce x --seeds 0`: 10 runs, 2.8 hours of computing on a machine, "
+        "another with torch 2.0, 2.1, 2026-01-02, 2026-01-03.\n\n"
+        f"- {runs[1].config.key} diverged at step 7.\n"
+        f"- {runs[4].config.key} diverged at step 0.\n"
     )
-    assert "on a machine, another with torch 2.0, 2.1, 2026-01-02, 2026-01-03." in made_by(sweep)
-
-
-def test_runs_that_diverged_are_named():
-    bad = run(1.0, seed=1)
-    bad = replace(bad, history=replace(bad.history, diverged_at=7))
-    text = made_by(Sweep((run(1.0), bad)))
-    assert f"- {bad.config.key} diverged at step 7.\n" in text and text.count("diverged") == 1
 
 
 # --- what is written
@@ -161,14 +158,121 @@ def test_a_picture_is_written_that_shows_its_columns(tmp_path, name):
     assert len(Sweep.load(paths[2])) == len(runs)
 
 
+# Sharpness and errors at the even steps 0, 2, 4, 6, 8, with their correlations by hand: of a bump
+# with the sharpness 6 / sqrt(56) = 0.80, of its ranks 5 / sqrt(45) = 0.75; up to the peak, at the
+# third probe, sqrt(3) / 2 = 0.87 for both.
+SHARPNESS, BUMP = (1.0, 2.0, 3.0, 2.0, 1.0), (1.0, 1.0, 2.0, 1.0, 1.0)
+RISE, FLAT = (1.0, 2.0, 3.0, 4.0, 5.0), (1.0,) * 5
+DIP, MIRROR = (2.0, 2.0, 1.0, 2.0, 2.0), (3.0, 2.0, 1.0, 2.0, 3.0)
+
+
+def counted(lr, seed, train_ece, train_kce, test_ece, test_kce, optimizer="sgd", probes=5) -> Run:
+    """A run of so many even probes with these errors. The probe at step 1 is in no correlation."""
+    columns = {
+        "sharpness": SHARPNESS, "train_ece": train_ece, "train_kce": train_kce,
+        "test_ece": test_ece, "test_kce": test_kce,
+    }  # fmt: skip
+    even = [
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
+    ]
+    rows = [{"step": 2 * i} | row for i, row in enumerate(even[:probes])]
+    rows.insert(1, {"step": 1} | {name: 9.0 + i for i, name in enumerate(columns)})
+    options = {"directions": 3} if optimizer == "bulk_sgd" else {}
+    config = replace(CONFIG, lr=lr, seed=seed, optimizer=optimizer, options=options)
+    diverged_at = None if probes == 5 else 2 * probes
+    return Run(config, History(rows, {}, diverged_at), {"seconds": 720.0} | MACHINE)
+
+
+BULK = counted(0.1, 0, RISE, RISE, RISE, RISE, "bulk_sgd")
+COUNTED = Sweep(
+    (
+        counted(0.01, 0, RISE, RISE, RISE, RISE, "adamw", probes=2),
+        counted(0.1, 0, BUMP, RISE, MIRROR, DIP),
+        counted(0.1, 1, SHARPNESS, SHARPNESS, FLAT, DIP),
+        counted(0.2, 0, SHARPNESS, RISE, FLAT, DIP),
+        BULK,
+    ),
+    "reproduce figure1",
+)
+# Means over seeds, then mean and deviation over the two learning rates: such as (0.90 + 1) / 2.
+WHOLE_RUN = """\
+| correlation with sharpness | SGD | AdamW |
+|---|---|---|
+| train ECE, pearson | 0.95 ± 0.07 | too few probes |
+| train ECE, spearman | 0.94 ± 0.09 | too few probes |
+| *train ECE, the paper's (Pearson, CIFAR-10)* | 0.84 ± 0.07 | 0.72 ± 0.07 |
+| train KCE, pearson | 0.25 ± 0.35 | too few probes |
+| train KCE, spearman | 0.25 ± 0.35 | too few probes |
+| *train KCE, the paper's (Pearson, CIFAR-10)* | 0.84 ± 0.07 | 0.70 ± 0.08 |
+| test ECE, pearson | -1.00 (1 of 3 runs) | too few probes |
+| test ECE, spearman | -1.00 (1 of 3 runs) | too few probes |
+| *test ECE, the paper's (Pearson, CIFAR-10)* | 0.97 ± 0.01 | 0.15 ± 0.15 |
+| test KCE, pearson | -0.80 ± 0.00 | too few probes |
+| test KCE, spearman | -0.75 ± 0.00 | too few probes |
+| *test KCE, the paper's (Pearson, CIFAR-10)* | 0.97 ± 0.01 | 0.21 ± 0.22 |
+"""
+UP_TO_THE_PEAK = """\
+| correlation with sharpness | SGD | AdamW |
+|---|---|---|
+| train ECE, pearson | 0.97 ± 0.05 | too few probes |
+| train ECE, spearman | 0.97 ± 0.05 | too few probes |
+| *train ECE, the paper's (Pearson, CIFAR-10)* | 0.84 ± 0.07 | 0.72 ± 0.07 |
+| train KCE, pearson | 1.00 ± 0.00 | too few probes |
+| train KCE, spearman | 1.00 ± 0.00 | too few probes |
+| *train KCE, the paper's (Pearson, CIFAR-10)* | 0.84 ± 0.07 | 0.70 ± 0.08 |
+| test ECE, pearson | -1.00 (1 of 3 runs) | too few probes |
+| test ECE, spearman | -1.00 (1 of 3 runs) | too few probes |
+| *test ECE, the paper's (Pearson, CIFAR-10)* | 0.97 ± 0.01 | 0.15 ± 0.15 |
+| test KCE, pearson | -0.87 ± 0.00 | too few probes |
+| test KCE, spearman | -0.87 ± 0.00 | too few probes |
+| *test KCE, the paper's (Pearson, CIFAR-10)* | 0.97 ± 0.01 | 0.21 ± 0.22 |
+"""
+
+
+def test_table_1_is_that_counted_by_hand():
+    assert table_1_text(COUNTED) == WHOLE_RUN
+    assert table_1_text(COUNTED, "up to the peak") == UP_TO_THE_PEAK
+    with pytest.raises(ValueError, match=r"^window must be one of up to the peak, whole run"):
+        table_1_text(COUNTED, "half")
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[Figure]:
+    """What a report draws, which takes a second to render and is read here as it is."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(report, "png_bytes", lambda fig: figures.append(fig) or b"a picture")
+    return figures
+
+
+def test_the_report_of_trajectories_has_both_tables_a_picture_and_the_record(tmp_path, drawn):
+    paths = write_report(COUNTED, "figure1", tmp_path)
+    assert paths == [tmp_path / f"figure1.{suffix}" for suffix in ("png", "md", "json")]
+    picture, page, record = paths
+    title = "Training ECE rises and falls with sharpness"
+    assert page.read_text(encoding="utf-8") == (
+        f"# figure1: {title}\n\n`calibcourse reproduce figure1`: 5 runs, 1.0 hours of computing on "
+        f"a machine with torch 2.0, 2026-01-02.\n\n- {COUNTED.runs[0].config.key} diverged at step "
+        f"4.\n\n## Whole run\n\n{WHOLE_RUN}\n## Up to the peak\n\n{UP_TO_THE_PEAK}"
+    )
+    (fig,) = drawn
+    assert picture.read_bytes() == b"a picture" and fig.get_suptitle() == title
+    assert [ax.get_ylabel() for ax in fig.axes[::3]] == [
+        "sharpness $\\lambda_{\\max}$",
+        "train ECE",
+    ]
+    assert [ax.get_title() for ax in fig.axes[:3]] == ["AdamW", "SGD", "BulkSGD 3"]
+    assert [run.history.rows for run in Sweep.load(record).runs] == [
+        run.history.rows for run in COUNTED.runs
+    ]
+
+
+def test_a_report_without_the_papers_optimizers_has_no_table(tmp_path, drawn):
+    write_report(Sweep((BULK,), "reproduce figure1"), "figure1", tmp_path)
+    text = (tmp_path / "figure1.md").read_text(encoding="utf-8")
+    assert text.endswith("with torch 2.0, 2026-01-02.\n\n\n")
+
+
 def test_what_is_no_figure_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"name must be one of .*figure1.*; got 'figure9'"):
+    with pytest.raises(ValueError, match=r"^name must be one of .*figure1.*; got 'figure9'"):
         write_report(Sweep((run(1.0),)), "figure9", tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_table_1_leaves_out_a_spread_that_cannot_be_told(tmp_path):
-    rows = [{"step": s, **{c: float(s) for c in ("sharpness", "train_ece", "train_kce", "test_ece",
-             "test_kce")}} for s in CONFIG.even_steps]  # fmt: skip
-    text = table_1_text(Sweep((Run(CONFIG, History(rows), {}),)))
-    assert "| train ECE, pearson | 1.00 |" in text and "nan" not in text
