@@ -144,6 +144,10 @@ def test_correlations_are_grouped_by_optimizer_and_learning_rate():
     sweep = Sweep((*runs, run(optimizer="adamw")))
     found = {"SGD": {0.1: [1.0, -1.0], 0.2: [-1.0, 1.0]}, "AdamW": {0.1: [1.0]}}
     assert correlations(sweep, "train_ece") == correlations(sweep, "test_kce", "spearman") == found
+    bent = History([row | {"train_ece": row["train_ece"] ** 3} for row in runs[0].history.rows])
+    bent = Sweep((replace(runs[0], history=bent),))
+    assert correlations(bent, "train_ece", "spearman") == {"SGD": {0.1: [1.0]}}
+    assert 0.9 < correlations(bent, "train_ece")["SGD"][0.1][0] < 0.95
     few = correlations(sweep, "test_ece", steps=lambda run: run.config.even_steps[:2])
     assert math.isnan(few["SGD"][0.1][0])
 

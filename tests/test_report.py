@@ -13,16 +13,19 @@ from PIL import Image
 from calibcourse.history import History
 from calibcourse.plots import CURVATURE, TRAIN
 from calibcourse.reproduce import (
+    COMPARISONS,
     TRAJECTORIES,
     Run,
     Sweep,
     TrajectoryConfig,
+    load_recorded,
     plan,
     report,
     table_1_text,
     trajectories_figure,
 )
 from calibcourse.reproduce.figures import QUANTITIES
+from calibcourse.reproduce.methods_report import comparison_text
 from calibcourse.reproduce.report import made_by, report_paths, write_report
 
 CONFIG = TrajectoryConfig(
@@ -270,6 +273,27 @@ def test_a_report_without_the_papers_optimizers_has_no_table(tmp_path, drawn):
     write_report(Sweep((BULK,), "reproduce figure1"), "figure1", tmp_path)
     text = (tmp_path / "figure1.md").read_text(encoding="utf-8")
     assert text.endswith("with torch 2.0, 2026-01-02.\n\n\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "panel"),
+    [
+        ("table2", "methods", "SGD"),
+        ("grid", "grid", "validation NLL (chooses)"),
+        ("shift", "shift", "rotation"),
+    ],
+)
+def test_a_comparison_is_reported_with_its_own_figure_and_text(
+    name, record, panel, tmp_path, drawn
+):
+    sweep = load_recorded(record).select(seed=0)
+    picture, page, saved = write_report(sweep, name, tmp_path)
+    (fig,) = drawn
+    title = COMPARISONS[name].title
+    assert (fig.axes[0].get_title(), fig.get_suptitle()) == (panel, title)
+    assert picture.read_bytes() == b"a picture" and len(Sweep.load(saved)) == len(sweep)
+    expected = f"# {name}: {title}\n\n{made_by(sweep)}\n{comparison_text(sweep, name)}"
+    assert page.read_text(encoding="utf-8") == expected
 
 
 def test_what_is_no_figure_is_named(tmp_path):
