@@ -254,6 +254,10 @@ class _NetworkOperator(SymmetricOperator):
                 f"the model's {what} have changed since this operator was built; "
                 "an operator describes one point: build a new one"
             )
+        return self._mean_here(batch_sum)
+
+    def _mean_here(self, batch_sum: Callable[[Linearization], Tensor]) -> Tensor:
+        """The mean at a point that is known to be the one of before."""
         if self._kept is not None:
             return batch_sum(self._kept).div_(len(self.inputs))
         total, count = None, 0
@@ -429,12 +433,18 @@ class Hessian(_NetworkOperator):
         return point.hessian_product(vector)
 
     @undisturbed()
-    def curvature_along(self, vector: Tensor) -> float:
-        """vᵀHv for a vector (d,), added up in float64.
+    def curvature_along_gradient(self) -> float | None:
+        """gᵀHg / ‖g‖² for the gradient g of the mean loss, added up in float64; None where g is 0.
 
         Raises:
-            ValueError, TypeError, RuntimeError: as for `matvec`.
+            RuntimeError: as for `matvec`.
         """
-        self._check_vector(vector)
-        product = self._mean(lambda point: point.hessian_product(vector))
-        return float(precise(vector) @ precise(product))
+        direction = self._mean(Linearization.vjp)
+        largest = direction.abs().max()
+        if not largest > 0:
+            return None
+        direction /= largest  # or squares near 1e-40 would vanish in float32
+        mean = self._mean if self._kept is None else self._mean_here  # nothing runs in between
+        product = mean(lambda point: point.hessian_product(direction))
+        wide = precise(direction)
+        return float(wide @ precise(product) / (wide @ wide))

@@ -155,12 +155,9 @@ def batch_sharpness(
         n_batches += 1
         # The first tries the model out; the others are of the same model.
         hessian = hessian.at(inputs, target) if hessian else Hessian(model, inputs, target, loss)
-        direction = hessian.gradient()
-        largest = direction.abs().max()
-        if largest > 0:
-            direction /= largest  # first, or squares near 1e-40 would vanish in float32
-            direction /= direction.norm()
-            quotients.append(hessian.curvature_along(direction))
+        quotient = hessian.curvature_along_gradient()
+        if quotient is not None:
+            quotients.append(quotient)
     if not n_batches:
         raise ValueError("batches must hold at least one (inputs, target) pair, got none")
     return math.fsum(quotients) / len(quotients) if quotients else math.nan

@@ -149,14 +149,17 @@ def test_batch_sharpness_equals_its_definition(name: str, loss: str):
 
 @pytest.mark.parametrize("batch_size", [None, 4])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_curvature_along_a_vector_is_its_product_with_the_hessians(loss, batch_size):
+def test_curvature_along_the_gradient_is_its_product_with_the_hessians(loss, batch_size):
     model, inputs, target = make_case("mlp_tanh")
     hessian = Hessian(model, inputs, target, loss, batch_size)
-    v = torch.randn(hessian.shape[0], dtype=hessian.dtype)
+    g = hessian.gradient()
+    expected = float(g @ hessian.matvec(g) / (g @ g))
     # float64 rounding
-    assert math.isclose(hessian.curvature_along(v), float(v @ hessian.matvec(v)), rel_tol=1e-12)
-    with pytest.raises(ValueError, match="vector must have shape"):
-        hessian.curvature_along(v[1:])
+    assert math.isclose(hessian.curvature_along_gradient(), expected, rel_tol=1e-12)
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+    with pytest.raises(RuntimeError, match="parameters have changed"):
+        hessian.curvature_along_gradient()
 
 
 def test_batches_are_of_one_point():
