@@ -79,6 +79,12 @@ def test_settling_skips_rows_without_a_value():
     assert settling_step(holed, 0.3) == pytest.approx(10.0)
 
 
+@pytest.mark.parametrize("level", [math.nan, math.inf, "0.1"])
+def test_a_level_is_a_finite_number(level):
+    with pytest.raises((TypeError, ValueError), match=r"^level must "):
+        settling_step(history(range(2), train_ece=[0.4, 0.1]), level)
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.floats(0.01, 1), min_size=2, max_size=12),
@@ -185,6 +191,18 @@ def test_comparison_skips_what_was_not_measured_and_lets_never_lose():
     assert (nothing.wins, nothing.pairs) == (0, 0) and math.isnan(nothing.ratio)
 
 
+def test_a_reference_of_zero_has_no_ratio_but_is_compared():
+    values = {0.1: (0.5, 0.0), 0.2: (0.5, 1.0), 0.4: (0.5, 0.25)}  # rate -> SAM's, SGD's
+    runs = [
+        run([ece], optimizer, lr)
+        for lr, pair in values.items()
+        for optimizer, ece in zip(("sam", "sgd"), pair, strict=True)
+    ]
+    found = compare(Sweep(tuple(runs)), "SAM", "SGD", peak)
+    assert (found.wins, found.losses, found.pairs) == (1, 2, 3)
+    assert (found.low, found.ratio, found.high) == (0.5, 1.25, 2.0)  # of 0.5 and 2
+
+
 def test_a_tie_is_no_win_for_either():
     tied = Sweep((run([0.2]), run([0.2], "sam")))
     found = compare(tied, "SAM", "SGD", peak)
@@ -198,11 +216,12 @@ def test_comparison_names_the_optimizers_there_are():
 
 def test_table_shows_median_and_range():
     runs = [run([0.4, e], lr=lr) for lr, e in ((0.1, 0.1), (0.2, 0.0), (0.4, 0.3))]
-    table = decay_table(Sweep(tuple(runs)))
-    heading, rule, row = table.strip().split("\n")
-    assert heading.count("|") == rule.count("|") == row.count("|")
     # From 0.4 to 0.2: a share 2/3, 1/2, never. From 0.4 to 0.05: never, 7/8, never.
-    assert row == "| SGD | 0.4 (0.4 to 0.4) | 6.7 (5 to never) | never (8.8 to never) |"
+    assert decay_table(Sweep(tuple(runs))) == (
+        "| | peak of training ECE | below half its peak from step | below 0.05 from step |\n"
+        "|---|---|---|---|\n"
+        "| SGD | 0.4 (0.4 to 0.4) | 6.7 (5 to never) | never (8.8 to never) |\n"
+    )
 
 
 def test_table_of_other_measures():
@@ -210,6 +229,30 @@ def test_table_of_other_measures():
     table = decay_table(sweep, {"peak": peak, "nothing": lambda h: math.nan})
     assert table.split("\n")[2:4] == ["| SGD | 0.4 (0.4 to 0.4) | – |",
                                       "| SAM | 1,234 (1,234 to 1,234) | – |"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "shown"),
+    [
+        (45.67, 3, "45.7"),
+        (45.67, 2, "46"),
+        (99.4, 2, "99"),
+        (99.6, 2, "100"),  # rounded to two digits it needs a third place: not 1e+02
+        (100.0, 2, "100"),
+        (1100.0, 3, "1,100"),
+        (0.00123, 2, "0.0012"),
+    ],
+)
+def test_numbers_in_tables_have_no_power_of_ten_above_one(value, digits, shown):
+    table = decay_table(Sweep((run([value]),)), {"peak": peak}, digits)
+    assert table.split("\n")[2] == f"| SGD | {shown} ({shown} to {shown}) |"
+
+
+def test_ratios_are_shown_by_the_same_rule():
+    sweep = Sweep((run([0.002]), run([0.25], "sam")))
+    assert "| peak | higher, 0 of 1, ratio 125 |" in verdict_table(
+        sweep, {"peak": peak}, [("SAM", "SGD")]
+    )
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,16 @@ def test_a_data_set_without_a_budget_has_that_of_the_profiles_own():
             assert asdict(a) | {"dataset": "kmnist"} == asdict(b)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"name": "table9"}, {"profile": "slow"}, {"dataset": "imagenet"}]
+)
+def test_what_is_not_known_is_named_with_the_choices(wrong):
+    ((argument, value),) = wrong.items()
+    choice = {"name": "tableA2", "profile": "full", "dataset": "cifar10_small"}[argument]
+    with pytest.raises(ValueError, match=rf"^{argument} must be one of .*{choice}.*got '{value}'"):
+        plan(**{"name": "table1"} | wrong)
+
+
 @pytest.mark.parametrize("name", ["table1", "methods", "grid"])
 @pytest.mark.parametrize("seeds", [[], [1, 1], [0, 1, 0]])
 def test_seeds_are_different_numbers_whatever_is_planned(name, seeds):

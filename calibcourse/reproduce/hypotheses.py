@@ -296,7 +296,7 @@ def verdict_table(
         found = [compare(sweep, label, reference, measure) for label, reference in opponents]
         cells = [
             f"{c.verdict}, {c.wins} of {c.pairs}"
-            + ("" if math.isnan(c.ratio) else f", ratio {c.ratio:.2g}")
+            + ("" if math.isnan(c.ratio) else f", ratio {_rounded(c.ratio, 2)}")
             for c in found
         ]
         rows.append([heading, *cells])
@@ -313,7 +313,7 @@ def _measure_runs(
 
 def _measured(history: History, *columns: str) -> tuple[np.ndarray, ...]:
     """Columns without the rows in which one of them was not measured."""
-    values = [history.column(name).astype(float) for name in columns]
+    values = [history.column(name) for name in columns]
     finite = np.isfinite(values).all(axis=0)
     return tuple(series[finite] for series in values)
 
@@ -330,5 +330,6 @@ def _spread(values: np.ndarray, digits: int) -> str:
 def _rounded(value: float, digits: int) -> str:
     if math.isinf(value):
         return "never"
-    # Whole steps above the digits asked for: 1,234 says more than 1.2e+03.
-    return f"{value:,.0f}" if value >= 10**digits else f"{value:.{digits}g}"
+    text = f"{value:.{digits}g}"
+    # Whole numbers above the digits asked for: 1,234 says more than 1.2e+03.
+    return f"{value:,.0f}" if "e+" in text else text

@@ -18,8 +18,9 @@ def pairings(
     Args:
         sweep: n runs with equally many evenly spaced probes.
         column: the quantity.
-        changes: correlate the changes of the logarithms from probe to probe, the first left out,
-            whose jump dwarfs the rest: what two curves share because both rise and fall is gone.
+        changes: correlate the changes of the logarithms from probe to probe, the first two left
+            out, whose jumps dwarf the rest: what two curves share because both rise and fall is
+            gone.
 
     Returns:
         (n, n) in [-1, 1]; row i is the sharpness of run i, column j the quantity of run j.
@@ -36,7 +37,7 @@ def pairings(
         np.stack([at_even_steps(run, name) for run in sweep.runs]) for name in ("sharpness", column)
     )
     if changes:
-        sharpness, quantity = (np.diff(np.log(v[:, 2:]), axis=1) for v in (sharpness, quantity))
+        sharpness, quantity = (np.diff(np.log(v[:, 2:])) for v in (sharpness, quantity))
     return np.corrcoef(sharpness, quantity)[: len(sharpness), len(sharpness) :]
 
 
