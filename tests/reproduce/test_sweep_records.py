@@ -4,7 +4,6 @@ import json
 import os
 from dataclasses import asdict, replace
 
-import numpy as np
 import pytest
 from reproduce_cases import (
     SIX,
@@ -12,10 +11,8 @@ from reproduce_cases import (
 )
 
 from calibcourse.data import load_dataset
-from calibcourse.history import History
 from calibcourse.reproduce import (
     Run,
-    Sweep,
     load_recorded,
     run_all,
 )
@@ -57,69 +54,6 @@ def test_provenance_names_versions_and_machine_but_no_place(tmp_path):
     assert provenance["threads"] == TINY.threads
     text = json.dumps(provenance)
     assert os.uname().nodename not in text and str(tmp_path) not in text and "/" not in text
-
-
-def some_sweep(n_lr: int = 2, n_seeds: int = 2) -> Sweep:
-    """Made-up runs whose correlation with sharpness is known: +1 for train, -1 for test."""
-    runs = []
-    for index in range(n_lr):
-        for seed in range(n_seeds):
-            config = replace(TINY, lr=0.1 * (index + 1), seed=seed)
-            rows = [
-                {"step": s, "sharpness": 1 / (1 + s), "batch_sharpness": 1.0}
-                | {f"train_{q}": 2 / (1 + s) for q in ("ece", "kce", "loss")}
-                | {f"test_{q}": 2 - 1 / (1 + s) for q in ("ece", "kce")}
-                for s in config.probe_steps
-            ]
-            runs.append(Run(config, History(rows), {"seconds": 1.0, "note": "made up"}))
-    return Sweep(tuple(runs), "reproduce table1 --seeds 0 1")
-
-
-def test_saved_sweep_comes_back_to_five_digits(tmp_path):
-    made = some_sweep()
-    made.save(tmp_path / "s.json")
-    loaded = Sweep.load(tmp_path / "s.json")
-    assert loaded.command == made.command and len(loaded) == len(made)
-    for a, b in zip(loaded.runs, made.runs, strict=True):
-        assert a.config == b.config and a.provenance == b.provenance
-        for name in b.history.columns:
-            # Five significant digits: half a unit of the fifth.
-            np.testing.assert_allclose(a.history.column(name), b.history.column(name), rtol=5e-5)
-
-
-def test_hostile_sweeps_are_refused_by_name(tmp_path):
-    path = tmp_path / "s.json"
-    some_sweep(1, 1).save(path)
-    good = json.loads(path.read_text())
-    run = good["runs"][0]
-    columns = run["columns"]
-    text = "x" * len(columns["step"])
-    bad = [
-        [],
-        {**good, "version": 2},
-        {**good, "runs": 3},
-        {**good, "runs": [3]},
-        {**good, "runs": [{**run, "columns": {**columns, "sharpness": [1.0]}}]},
-        {**good, "runs": [{**run, "columns": {**columns, "step": columns["step"][::-1]}}]},
-        {**good, "runs": [{**run, "columns": {**columns, "sharpness": text}}]},
-        {**good, "runs": [{**run, "columns": []}]},
-        {**good, "runs": [{**run, "config": {}}]},
-        {**good, "runs": [{**run, "provenance": 1}]},
-        {**good, "runs": [{**run, "diverged_at": -1}]},
-    ]
-    for content in bad:
-        path.write_text(json.dumps(content))
-        with pytest.raises(ValueError, match=r"s\.json"):
-            Sweep.load(path)
-
-
-def test_select_finds_runs_or_says_what_there_is():
-    made = some_sweep()
-    assert len(made.select(lr=0.2)) == 2 and len(made.select(lr=0.2, seed=1)) == 1
-    with pytest.raises(ValueError, match=r"no run has .*there are .*0\.1.*0\.2"):
-        made.select(lr=0.3)
-    with pytest.raises(ValueError, match="criterion"):
-        made.select(colour=1)
 
 
 def test_a_slice_of_training_is_what_a_sweep_records(undisturbed):
