@@ -249,10 +249,9 @@ def test_numbers_in_tables_have_no_power_of_ten_above_one(value, digits, shown):
 
 
 def test_ratios_are_shown_by_the_same_rule():
-    sweep = Sweep((run([0.002]), run([0.25], "sam")))
-    assert "| peak | higher, 0 of 1, ratio 125 |" in verdict_table(
-        sweep, {"peak": peak}, [("SAM", "SGD")]
-    )
+    sweep = Sweep((run([0.003]), run([0.41], "sam")))  # 136.7, and the other way round 0.00732
+    table = verdict_table(sweep, {"peak": peak}, [("SAM", "SGD"), ("SGD", "SAM")])
+    assert "| peak | higher, 0 of 1, ratio 137 | lower, 1 of 1, ratio 0.0073 |" in table
 
 
 @pytest.mark.parametrize(

@@ -151,8 +151,31 @@ def test_differences_need_the_same_seeds_and_more_than_one():
         difference(THREE.select(seed=0), "test_ece", "sgd", "CalMO")
 
 
+# Two optimizers, so that a mix of them would be seen; CalMO ties with CE in one of two seeds.
+TWO = made_up(
+    {
+        (optimizer, method, seed): (place + 0.25 * (method == "CE" and seed == 1), 0.0)
+        for place, optimizer in enumerate(("sgd", "muon"))
+        for method in ("CE", "CalMO")
+        for seed in (0, 1)
+    }
+)
+
+
 def test_step_costs_come_from_the_runs():
     np.testing.assert_allclose(step_costs(THREE, "sgd", "CalMO"), [0.001, 0.002, 0.003])
+    np.testing.assert_allclose(step_costs(TWO, "muon", "CE + temperature"), [0.001, 0.002])
+
+
+def test_as_good_is_better_or_equal_whichever_way_the_quantity_goes():
+    assert as_good(TWO, "test_ece", "muon", "CE").tolist() == [True, False]
+    assert as_good(TWO, "test_ece", "muon", "CalMO", than="CE").tolist() == [True, True]
+    # Every run's accuracy is the same: a tie, each as good as the other.
+    for one, other in (("CE", "CalMO"), ("CalMO", "CE")):
+        assert as_good(TWO, "test_accuracy", "muon", one, than=other).all()
+    for argument in ("remedy", "than"):
+        with pytest.raises(ValueError, match=f"^{argument} must be one of CE, .*; got 'MixUp'$"):
+            as_good(TWO, "test_ece", "muon", **{"remedy": "CE", argument: "MixUp"})
 
 
 def test_the_papers_numbers_are_whole():
@@ -268,7 +291,18 @@ def test_verdicts_count_seeds_and_show_what_fails():
     assert rows[3].startswith("| test ECE lower at the best validation step | ✗ 2 of 3, -0.007 [")
 
 
+def test_a_verdict_is_against_the_baseline_that_is_asked_for():
+    worse = claimed((0.01, 0.02, 0.03), (0,) * 3, (0,) * 3, (0,) * 3)
+    assert [v.holds for v in verdicts(worse)] == [False, False, True, False]
+    # The other way round CE's ECE is the lower one.
+    back = verdicts(worse, "CE", baseline="CalMO")
+    assert [(v.holds, v.seeds) for v in back] == [(True, 3), (False, 0), (True, 3), (False, 0)]
+    assert back[0].change.values == pytest.approx((-0.01, -0.02, -0.03))
+
+
 def test_an_accuracy_fails_only_where_its_interval_lies_below_0():
+    same = verdicts(claimed((0,) * 3, (0,) * 3, (0,) * 3, (0,) * 3))[2]
+    assert same.holds and same.seeds == 3 and same.change.high == 0
     worse = verdicts(claimed((0,) * 3, (0,) * 3, (-0.020, -0.021, -0.022), (0,) * 3))[2]
     assert not worse.holds and worse.seeds == 0 and worse.change.high < 0
     unsure = verdicts(claimed((0,) * 3, (0,) * 3, (-0.001, -0.02, -0.03), (0,) * 3))[2]
@@ -302,11 +336,13 @@ def test_of_steps_that_tie_in_a_record_the_one_that_was_chosen_is_read():
 
 
 def test_robust_accuracy_is_shown_where_it_was_recorded_and_no_temperature_changes_it():
-    row = {"step": 1, "validation_loss": 1.0, "temperature": 2.0, "test_robust_accuracy": 0.25}
-    made = Sweep((Run(TINY, History([row]), {}),))
-    optimizer = TINY.optimizer
+    best = {"step": 1, "validation_loss": 1.0, "temperature": 2.0, "test_robust_accuracy": 0.25}
+    last = {"step": 2, "validation_loss": 2.0, "temperature": 3.0, "test_robust_accuracy": 0.5}
+    made = Sweep((Run(TINY, History([best, last]), {}),))
     for method in ("CE", "CE + temperature"):
-        assert outcomes(made, "test_robust_accuracy", optimizer, method).tolist() == [0.25]
+        for rule, expected in (("best", 0.25), ("final", 0.5)):
+            found = outcomes(made, "test_robust_accuracy", TINY.optimizer, method, rule)
+            assert found.tolist() == [expected]
     new = SWEEPS["methods"]
     old = Sweep(
         tuple(

@@ -60,7 +60,7 @@ def outcomes(
 
 
 def by_seed(
-    sweep: Sweep[ComparisonConfig], column: str, optimizer: str, method: str, rule: str = "final"
+    sweep: Sweep[ComparisonConfig], column: str, optimizer: str, method: str, rule: str
 ) -> dict[int, float]:
     """`outcomes`, each under its seed."""
     check_choice(rule, "rule", RULES)
