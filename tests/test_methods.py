@@ -64,20 +64,6 @@ def test_the_grid_shares_its_edges_with_the_named_methods():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (dict(name="table3"), "name must be one of .*table2, tableA1, .*; got 'table3'"),
-        (dict(name="table2", profile="slow"), "profile must be one of full, quick"),
-        (dict(name="table2", dataset="mnits"), "dataset must be one of .*mnist"),
-        (dict(name="table2", seeds=[-1]), "seed"),
-    ],
-)
-def test_bad_plans_are_named_and_list_the_choices(arguments, words):
-    with pytest.raises(ValueError, match=words):
-        plan(**arguments)
-
-
-@pytest.mark.parametrize(
     ("change", "words"),
     [
         (dict(model="vgg"), "model must be one of"),
