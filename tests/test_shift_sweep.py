@@ -112,6 +112,33 @@ def test_values_are_read_by_strength_and_seed():
         np.testing.assert_allclose(shift_values(sweep, quantity, "CE", "blur"), value)
 
 
+def test_the_least_is_told_strength_by_strength_and_reaches_as_far_as_its_own_floor():
+    """Two seeds under noise; numbers of quarters and eighths, so that equal is equal."""
+    near, far = [0.25, 0.25], [1.0, 1.0]
+    places = [  # ECE of CE, CE + temperature, label smoothing, CalMO; who is least
+        ((near, far, far, far), ["CE"]),
+        ((far, far, far, near), ["CalMO"]),
+        ((far, near, [1.0, 0.375], far), ["CE + temperature", "label smoothing"]),  # equal to it
+        (([0.25, 0.5], far, [0.5, 0.25], far), ["CE", "label smoothing"]),  # a tie of the means
+        ((near, far, [0.5, 0.5], far), ["CE"]),  # the other's floor of 1 does not count
+        ((far, far, [0.5, 0.125], near), ["CalMO", "label smoothing"]),
+    ]
+    floors = {"CE": 0.125, "CE + temperature": 0.125, "label smoothing": 1.0, "CalMO": 0.0}
+    names = ["test", *(f"noise_{strength:g}" for strength in STRENGTHS["noise"])]
+    runs = []
+    for config in reversed(plan("shift", seeds=[0, 1])):
+        row = {"step": 9}
+        for name, (ece, _) in zip(names, places, strict=True):
+            for method, values in zip(SHIFT_METHODS, ece, strict=True):
+                if method in (config.label, f"{config.label} + temperature"):
+                    at = "_scaled" if "temperature" in method else ""
+                    row[f"{name}{at}_ece"] = values[config.seed]
+                    row[f"{name}{at}_noise_floor"] = floors[method]
+        runs.append(Run(config, History([{"step": 0}, row]), {}))
+    found = least_calibration_error(Sweep(tuple(runs)), "noise")
+    assert list(map(sorted, found)) == [least for _, least in places]
+
+
 def test_a_tie_is_an_ece_within_the_noise_floor_for_some_seed():
     # Label smoothing is 0.005 above the best for one seed, below the floor of 0.01.
     expected = [["CE + temperature", "label smoothing"]] * 6
@@ -125,9 +152,9 @@ def test_a_tie_is_an_ece_within_the_noise_floor_for_some_seed():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("eec", "CE", "blur"), "quantity must be one of"),
-        (("ece", "focal", "blur"), "method must be one of"),
-        (("ece", "CE", "zoom"), "kind must be one of"),
+        (("eec", "CE", "blur"), "^quantity must be one of"),
+        (("ece", "focal", "blur"), "^method must be one of"),
+        (("ece", "CE", "zoom"), "^kind must be one of"),
     ],
 )
 def test_bad_questions_are_named(arguments, words):
@@ -136,8 +163,43 @@ def test_bad_questions_are_named(arguments, words):
 
 
 def test_a_sweep_without_shifts_is_refused():
-    with pytest.raises(ValueError, match="column of the sweep"):
+    with pytest.raises(ValueError, match=r"^a column of the sweep must .*got 'blur_3_ece'"):
         shift_values(load_recorded("methods").select(optimizer="sgd"), "ece", "CE", "blur")
+
+
+@pytest.mark.parametrize(("quantity", "heading"), [("loss", "NLL"), ("kce", "kce")])
+def test_every_cell_of_the_table_is_its_own_kind_strength_and_method(quantity, heading):
+    """A cell reads 0.ksm: the number of its kind, of its strength (0: as they are), its method."""
+    runs = []
+    for config in plan("shift", seeds=[0]):
+        row = {"step": 9}
+        for at, label in (("", config.label), ("_scaled", "CE + temperature")):
+            m = SHIFT_METHODS.index(label)
+            columns = {"test": f"0.00{m}"} | {
+                f"{kind}_{strength:g}": f"0.{k}{s}{m}"
+                for k, (kind, strengths) in enumerate(STRENGTHS.items(), 1)
+                for s, strength in enumerate(strengths, 1)
+            }
+            for name, value in columns.items():
+                row |= {f"{name}{at}_ece": 0.5, f"{name}{at}_noise_floor": 0.1}
+                row[f"{name}{at}_{quantity}"] = float(value)
+        runs.append(Run(config, History([row]), {}))
+    rows = [("images as they are", "00")]
+    rows += [(f"rotation {s} (degrees)", f"1{i}") for i, s in enumerate((10, 20, 30, 45, 60), 1)]
+    rows += [
+        (f"noise {s} (standard deviation)", f"2{i}")
+        for i, s in enumerate((0.05, 0.1, 0.2, 0.3, 0.4), 1)
+    ]
+    rows += [(f"blur {s} (σ in pixels)", f"3{i}") for i, s in enumerate((0.5, 1, 1.5, 2, 3), 1)]
+    rows += [
+        (f"contrast {s} (part taken away)", f"4{i}")
+        for i, s in enumerate((0.2, 0.4, 0.6, 0.8, 0.9), 1)
+    ]
+    assert shift_text(Sweep(tuple(runs)), quantity) == (
+        f"| {heading} | CE | CE + temperature | label smoothing | CalMO |\n"
+        "|---|---|---|---|---|\n"
+        + "".join(f"| {name} | 0.{d}0 | 0.{d}1 | 0.{d}2 | 0.{d}3 |\n" for name, d in rows)
+    )
 
 
 def test_the_table_marks_the_least_and_its_ties():
