@@ -233,6 +233,7 @@ def test_a_recorded_sweep_is_found_by_its_name():
     words = r"^name must be one of cifar10_small, edge_of_stability, .*; got 'imagenet'"
     with pytest.raises(ValueError, match=words):
         load_recorded("imagenet")
+    assert len(load_recorded()) == len(plan("all"))  # the sweep behind the paper's figures
 
 
 def test_bounds_of_a_hundred_classes_are_those_of_a_hundred_classes():
