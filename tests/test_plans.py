@@ -79,6 +79,12 @@ def test_a_data_set_without_a_budget_has_that_of_the_profiles_own():
             assert asdict(a) | {"dataset": "kmnist"} == asdict(b)
 
 
+@pytest.mark.parametrize("name", ["table1", "table2", "shift"])
+def test_a_plan_for_another_device_differs_in_nothing_else(name):
+    here, there = plan(name, seeds=[0]), plan(name, seeds=[0], device="cuda")
+    assert [asdict(a) | {"device": "cuda"} for a in here] == [asdict(b) for b in there]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -35,15 +35,12 @@ class Size:
         train_samples, held_out_samples: how many images of its training and test parts.
         batch_size: of every optimizer but gd, which takes all training images at once.
         budgets: by optimizer.
-        even_probes, log_probes: of a trajectory, as in `TrajectoryConfig`.
     """
 
     train_samples: int
     held_out_samples: int
     batch_size: int
     budgets: Mapping[str, Budget]
-    even_probes: int = 41
-    log_probes: int = 17
 
 
 @dataclass(frozen=True)
@@ -317,9 +314,7 @@ def plan(
             device=device,
         )
         if name in TRAJECTORIES:
-            configs.append(
-                TrajectoryConfig(**shared, even_probes=size.even_probes, log_probes=size.log_probes)
-            )
+            configs.append(TrajectoryConfig(**shared))
         else:
             shown = COMPARISONS[name]
             shared |= {"model": chosen.model, **shown.settings}
