@@ -109,12 +109,12 @@ def test_seeds_are_averaged_at_steps_that_all_of_them_have():
 
 
 def test_how_a_sweep_was_made_is_told_in_full():
-    """Ten times 1,000 seconds; every machine, version and day once; who diverged, and when."""
+    """Ten times 990 seconds are 2.75 hours; machines, versions and days once; who diverged."""
     others = [
-        run(1.0, seed=8, processor="another", date="2026-01-03", seconds=1000.0),
-        run(1.0, seed=9, torch="2.1", seconds=1000.0),
+        run(1.0, seed=8, processor="another", date="2026-01-03", seconds=990.0),
+        run(1.0, seed=9, torch="2.1", seconds=990.0),
     ]
-    runs = [*(run(1.0, seed=seed, seconds=1000.0) for seed in range(8)), *others]
+    runs = [*(run(1.0, seed=seed, seconds=990.0) for seed in range(8)), *others]
     for place, step in ((1, 7), (4, 0)):
         history = replace(runs[place].history, diverged_at=step)
         runs[place] = replace(runs[place], history=history)
