@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -63,6 +64,23 @@ def test_saved_history_comes_back_bit_for_bit(tmp_path_factory, history):
         np.testing.assert_array_equal(loaded.column("a"), history.column("a"))
 
 
+def test_what_is_not_finite_is_null_in_the_record_and_nan_in_the_history():
+    record = History([{"step": 0, "a": math.nan, "b": -math.inf, "c": 1.0}]).to_dict()
+    assert record["rows"] == [{"step": 0, "a": None, "b": None, "c": 1.0}]
+    (row,) = History.from_dict(record).rows
+    assert math.isnan(row["a"]) and math.isnan(row["b"]) and row["c"] == 1.0
+
+
+def test_the_largest_numbers_of_a_file_are_taken():
+    rows = [{"step": 2**63 - 1, "a": -sys.float_info.max, "b": sys.float_info.max}]
+    assert History.from_dict(rows_with(rows=rows)).rows == rows
+
+
+def test_a_record_that_is_no_file_is_called_a_record():
+    with pytest.raises(ValueError, match=r"^record: row 0 must name its columns by text$"):
+        History.from_dict(rows_with(rows=[{"step": 0, 5: 1.0}]))
+
+
 def test_a_column_of_older_records_has_its_name_of_today():
     record = History([{"step": 0, "test_log_misconfidence": -1.0}]).to_dict()
     assert History.from_dict(record).columns == ("step", "test_log_error_probability")
@@ -78,12 +96,12 @@ def rows_with(**changes):
         ("", "JSON"),
         ("[" * 100_000, "JSON"),
         ("{", "JSON"),
-        ("[1]", "object"),
+        ("[1]", "must hold an object, got list"),
         ('{"rows": NaN}', "JSON"),
         (json.dumps(rows_with(version=2)), "version 1, got .*version 2"),
         (json.dumps(rows_with(format="other")), "format 'other'"),
-        (json.dumps(rows_with(rows={})), "rows"),
-        (json.dumps(rows_with(rows=[{"a": 1.0}])), "row 0"),
+        (json.dumps(rows_with(rows={})), "rows must be an array, got dict"),
+        (json.dumps(rows_with(rows=[{"a": 1.0}])), "row 0 must have an integer step above -1"),
         (json.dumps(rows_with(rows=[3])), "row 0"),
         (json.dumps(rows_with(rows=[{"step": 1}, {"step": 1}])), "row 1"),
         (json.dumps(rows_with(rows=[{"step": True}])), "row 0"),
@@ -91,7 +109,7 @@ def rows_with(**changes):
         (json.dumps(rows_with(rows=[{"step": 0, "a": 10**400}])), "'a'"),
         (json.dumps(rows_with(rows=[{"step": 0, "a": [1]}])), "'a'"),
         (json.dumps(rows_with(metadata=[])), "metadata"),
-        (json.dumps(rows_with(diverged_at="now")), "diverged_at"),
+        (json.dumps(rows_with(diverged_at="now")), "diverged_at must be a step or null, got 'now'"),
         (b"\xff\xfe", "JSON"),
     ],
 )
