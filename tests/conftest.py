@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
+from threading import RLock
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from tqdm.auto import tqdm
 
 ROOT = Path(__file__).parents[1]
 
@@ -100,7 +102,7 @@ def kill(impatience: None) -> Callable[..., int]:
         Returns:
             The exit code: minus SIGKILL, unless the process ended before.
         """
-        child = get_context("fork").Process(target=target, args=arguments)
+        child = get_context("fork").Process(target=_with_own_lock, args=(target, *arguments))
         child.start()
         for changes, path in after:
             before = _state(path)
@@ -115,6 +117,15 @@ def kill(impatience: None) -> Callable[..., int]:
         return child.exitcode
 
     return start_and_kill
+
+
+def _with_own_lock(target: Callable, *arguments: object) -> None:
+    """Run it with another lock of progress bars: a killed process never gives back the shared one.
+
+    Then the next bar of the parent, even one that is not shown, would wait forever.
+    """
+    tqdm.set_lock(RLock())
+    target(*arguments)
 
 
 def _state(path: Path) -> set[tuple]:

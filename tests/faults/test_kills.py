@@ -14,6 +14,7 @@ from fault_cases import (
     litter,
     quiet_fit,
 )
+from tqdm.auto import tqdm
 
 from calibcourse import checkpoint
 from calibcourse._files import write_atomically
@@ -52,6 +53,19 @@ def test_a_killed_writer_leaves_the_old_file_or_the_new_one(
     write(path, number + 1)
     assert read(path) == number + 1
     assert not litter(tmp_path)
+
+
+def _hold_the_lock(folder: Path) -> None:
+    with tqdm.get_lock():
+        (folder / "held").touch()
+        signal.pause()
+
+
+@forks
+def test_a_process_killed_at_its_progress_bar_stops_no_other(tmp_path, kill):
+    kill(_hold_the_lock, tmp_path, after=[(1, tmp_path)])
+    with tqdm(disable=True):  # takes the lock all the same
+        pass
 
 
 def _fit_in_child(path: Path) -> None:
