@@ -16,6 +16,10 @@ from tqdm.auto import tqdm
 
 ROOT = Path(__file__).parents[1]
 
+# Forked processes share the lock of tqdm's progress bars, and one that is killed never gives it
+# back: the next bar, even one that is not shown, would wait for ever. This lock is each one's own.
+tqdm.set_lock(RLock())
+
 # A busy machine is no defect, and the same examples come again in every run.
 settings.register_profile(
     "course",
@@ -102,7 +106,7 @@ def kill(impatience: None) -> Callable[..., int]:
         Returns:
             The exit code: minus SIGKILL, unless the process ended before.
         """
-        child = get_context("fork").Process(target=_with_own_lock, args=(target, *arguments))
+        child = get_context("fork").Process(target=target, args=arguments)
         child.start()
         for changes, path in after:
             before = _state(path)
@@ -117,15 +121,6 @@ def kill(impatience: None) -> Callable[..., int]:
         return child.exitcode
 
     return start_and_kill
-
-
-def _with_own_lock(target: Callable, *arguments: object) -> None:
-    """Run it with another lock of progress bars: a killed process never gives back the shared one.
-
-    Then the next bar of the parent, even one that is not shown, would wait forever.
-    """
-    tqdm.set_lock(RLock())
-    target(*arguments)
 
 
 def _state(path: Path) -> set[tuple]:
