@@ -251,7 +251,8 @@ def check_real(
         raise TypeError(f"{name} must be a real number, got {type(value).__name__}")
     inside = minimum < value < maximum if strict else minimum <= value <= maximum
     if not inside or value in (float("inf"), -float("inf")):
-        left, right = ("(", ")") if strict else ("[", "]")
+        left = "(" if strict or math.isinf(minimum) else "["
+        right = ")" if strict or math.isinf(maximum) else "]"
         raise ValueError(f"{name} must lie in {left}{minimum}, {maximum}{right}, got {value}")
     return value.item() if isinstance(value, np.generic) else value
 

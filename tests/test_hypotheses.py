@@ -79,9 +79,16 @@ def test_settling_skips_rows_without_a_value():
     assert settling_step(holed, 0.3) == pytest.approx(10.0)
 
 
-@pytest.mark.parametrize("level", [math.nan, math.inf, "0.1"])
-def test_a_level_is_a_finite_number(level):
-    with pytest.raises((TypeError, ValueError), match=r"^level must "):
+@pytest.mark.parametrize(
+    ("level", "words"),
+    [
+        (math.nan, r"^level must lie in \(-inf, inf\), got nan$"),
+        (math.inf, r"^level must lie in \(-inf, inf\), got inf$"),
+        ("0.1", r"^level must be a real number, got str$"),
+    ],
+)
+def test_a_level_is_a_finite_number(level, words):
+    with pytest.raises((TypeError, ValueError), match=words):
         settling_step(history(range(2), train_ece=[0.4, 0.1]), level)
 
 

@@ -1,9 +1,12 @@
 """The placebo beside a claim of coupling: which runs are paired, and what is correlated."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from calibcourse.reproduce import PLACEBOS, load_recorded, pairings, placebo_kinds
+from calibcourse.history import History
+from calibcourse.reproduce import PLACEBOS, Sweep, load_recorded, pairings, placebo_kinds
 from calibcourse.reproduce.correlations import at_even_steps, correlation
 
 SWEEP = load_recorded().select(seed=0)
@@ -23,6 +26,14 @@ def test_a_row_is_a_sharpness_and_a_column_an_error(i, j):
     assert pairings(GD)[i, j] == pytest.approx(np.corrcoef(sharpness, ece)[0, 1])
     moves = [np.diff(np.log(values))[2:] for values in (sharpness, ece)]  # the first two jump
     assert pairings(GD, changes=True)[i, j] == pytest.approx(np.corrcoef(*moves)[0, 1])
+
+
+def test_a_run_that_diverged_is_refused_in_words():
+    whole, cut = GD.runs[:2]
+    rows = [row for row in cut.history.rows if row["step"] < whole.config.even_steps[-2]]
+    words = r"^sweep must hold runs with equally many .* probes, got \[39, 41\]; leave out the runs"
+    with pytest.raises(ValueError, match=words):
+        pairings(Sweep((whole, replace(cut, history=History(rows)))))
 
 
 def test_what_runs_share_by_shape_alone_is_gone_in_their_changes():

@@ -33,6 +33,12 @@ def pairings(
         >>> pairings(load_recorded("cifar10_small").select(optimizer="gd")).shape
         (6, 6)
     """
+    probes = sorted({len(at_even_steps(run, column)) for run in sweep.runs})
+    if len(probes) > 1:
+        raise ValueError(
+            f"sweep must hold runs with equally many evenly spaced probes, got {probes}; "
+            "leave out the runs that diverged"
+        )
     sharpness, quantity = (
         np.stack([at_even_steps(run, name) for run in sweep.runs]) for name in ("sharpness", column)
     )

@@ -161,7 +161,7 @@ def test_cuda_autocast_in_float16():
 @pytest.mark.parametrize(
     "options, error, message",
     [
-        ({"robust_weight": -0.1}, ValueError, r"robust_weight must lie in \[0.0, inf\], got -0.1"),
+        ({"robust_weight": -0.1}, ValueError, r"robust_weight must lie in \[0.0, inf\), got -0.1"),
         ({"smooth_weight": -1}, ValueError, "smooth_weight must lie in"),
         ({"smooth_weight": math.nan}, ValueError, "smooth_weight must lie in"),
         ({"epsilon": -1e-3}, ValueError, "epsilon must lie in"),
