@@ -59,7 +59,7 @@ def compare_audits(
     Args:
         first, second: (N, K) logits of each model; K may differ.
         target: (N,) int64 labels, of both.
-        n_resamples: at least 2.
+        n_resamples: for each interval and for the noise floors, at least 2.
         seed: decides the resamples and the noise floors.
 
     Returns:
@@ -86,7 +86,7 @@ def compare_audits(
     for table in tables:
         confidence = table[:, 0].contiguous()
         ece = float(ece_of_confidence(confidence, table[:, 1] > 0))
-        in_noise.append(ece <= noise_floor(confidence, n_draws=200, seed=seed).high)
+        in_noise.append(ece <= noise_floor(confidence, n_draws=n_resamples, seed=seed).high)
     return AuditComparison(
         {
             name: compare_models(statistic, *tables, target, 0.95, n_resamples, seed)
