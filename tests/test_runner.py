@@ -1,19 +1,22 @@
-"""Many runs: what stops a sweep before it starts, and what an executor may get wrong."""
+"""Many runs: what stops a sweep before it starts, what is kept, and what is told of failures."""
 
 import argparse
 import json
+import os
 import shutil
 import threading
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from calibcourse.data import load_dataset
 from calibcourse.history import History
-from calibcourse.reproduce import Run, TrajectoryConfig, cli, run_all, runner
+from calibcourse.reproduce import ComparisonConfig, Run, TrajectoryConfig, cli, run_all, runner
 from calibcourse.reproduce.one_run import check_data
-from calibcourse.reproduce.runner import SweepError, executor_for, record_path
+from calibcourse.reproduce.runner import InProcess, SweepError, record_path, run_one
 
 TINY = TrajectoryConfig(
     dataset="fashion_mnist_small", optimizer="sgd", lr=0.1, steps=4, batch_size=16,
@@ -108,19 +111,83 @@ def test_repeated_seeds_are_told_before_the_first_run(tmp_path, trained):
     assert not trained and not list(tmp_path.iterdir())
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_the_first_run(tmp_path, trained):
+    for name in ("runs", "checkpoints"):
+        folder = tmp_path / f"no {name}"
+        folder.mkdir()
+        (folder / name).write_text("a file")
+        with pytest.raises(OSError, match=rf"^cannot write to the output folder {folder}: .*File"):
+            run_all(THREE, folder, progress=False)
+    assert not trained
+
+
 def parsed(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
     return parser.parse_args(words)
 
 
-@pytest.mark.parametrize("workers", [0, -1])
-def test_workers_are_at_least_one(workers):
-    with pytest.raises(ValueError, match="workers must be at least 1"), executor_for(workers):
-        pass
-
-
 # --- while it runs
+
+
+class Seen(InProcess):
+    """Runs jobs in another working directory, as a worker may, and keeps what was asked of it."""
+
+    def __init__(self, place):
+        self.place, self.jobs = place, []
+
+    def submit(self, fn, /, *args, **kwargs):
+        self.jobs.append(fn)
+        here = os.getcwd()
+        os.chdir(self.place)
+        try:
+            return super().submit(fn, *args, **kwargs)
+        finally:
+            os.chdir(here)
+
+
+def test_workers_look_for_the_data_and_write_to_the_folder_that_was_meant(
+    tmp_path, trained, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    executor = Seen(tmp_path / "elsewhere")
+    assert len(run_all(THREE, "sweep", executor, progress=False)) == 3
+    assert executor.jobs == [check_data, *[run_one] * 3]
+    assert record_path(tmp_path / "sweep", TINY).is_file()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_finished_sweep_needs_no_data_no_worker_and_no_place_to_write(
+    tmp_path, trained, monkeypatch
+):
+    first = run_all(THREE, tmp_path, progress=False)
+    shutil.rmtree(tmp_path / "checkpoints")
+    monkeypatch.setenv("CALIBCOURSE_DATA", str(tmp_path / "nothing"))
+    executor = Seen(tmp_path)
+    assert run_all(THREE, tmp_path, executor, progress=False) == first
+    assert not executor.jobs and not (tmp_path / "checkpoints").exists()
+
+
+def test_failed_runs_are_told_and_the_same_again_tries_only_these(tmp_path, monkeypatch):
+    tried = []
+
+    def train(config, checkpoint):
+        tried.append(config.seed)
+        if config.seed and len(tried) < 4:
+            raise ArithmeticError(f"seed {config.seed}")
+        return FINISHED
+
+    monkeypatch.setattr(runner, "train", train)
+    with pytest.raises(SweepError) as told:
+        run_all(THREE, tmp_path, progress=False)
+    assert str(told.value) == (
+        "2 of 3 runs failed; the others are kept, and the same command again tries only these:\n"
+        f"  {THREE[1].key}: ArithmeticError: seed 1\n"
+        f"  {THREE[2].key}: ArithmeticError: seed 2"
+    )
+    assert len(run_all(THREE, tmp_path, progress=False)) == 3
+    assert tried == [0, 1, 2, 1, 2]
 
 
 class Elsewhere(Executor):
@@ -133,7 +200,8 @@ class Elsewhere(Executor):
 
 
 def test_workers_that_write_elsewhere_are_told(tmp_path):
-    with pytest.raises(SweepError, match=rf"(?s)3 of 3.*{TINY.key}: OSError: its worker wrote to"):
+    words = rf"(?s)3 of 3.*{TINY.key}: OSError: its worker wrote to another {tmp_path} than this"
+    with pytest.raises(SweepError, match=words):
         run_all(THREE, tmp_path, Elsewhere(), progress=False)
 
 
@@ -173,17 +241,13 @@ def test_a_process_trains_one_run_at_a_time(tmp_path, monkeypatch):
 
 
 def test_a_run_is_trained_with_its_own_number_of_threads(tmp_path, monkeypatch):
-    import torch
-
-    seen = []
-    monkeypatch.setattr(
-        runner, "train", lambda *_: seen.append(torch.get_num_threads()) or FINISHED
-    )
-    before = torch.get_num_threads()
-    other = replace(TINY, threads=before + 1)
-    (run,) = run_all([other], tmp_path, progress=False)
-    assert seen == [before + 1] == [run.provenance["threads"]]
-    assert torch.get_num_threads() == before
+    now, seen = [1], []  # said, not started: threads would outlive the test
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now[-1])
+    monkeypatch.setattr(torch, "set_num_threads", now.append)
+    monkeypatch.setattr(runner, "train", lambda *_: seen.append(now[-1]) or FINISHED)
+    (run,) = run_all([replace(TINY, threads=7)], tmp_path, progress=False)
+    assert seen == [7] == [run.provenance["threads"]]
+    assert now[-1] == 1
 
 
 def test_a_record_tells_whether_its_run_was_resumed(tmp_path, trained):
@@ -205,6 +269,115 @@ def test_runs_come_back_in_the_order_that_was_asked_for(tmp_path, trained):
 def test_what_killed_writers_left_is_cleared_away(tmp_path, trained):
     for name in ("runs", "checkpoints"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / ".x.json.0123abcd.tmp").write_text("half")
+        for file in (".x.json.0123abcd.tmp", "mine.tmp", ".mine"):
+            (tmp_path / name / file).write_text("half")
     run_all(THREE[:1], tmp_path, progress=False)
-    assert not list(tmp_path.rglob("*.tmp"))
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"mine.tmp", ".mine", f"{TINY.key}.json"}
+
+
+def test_a_checkpoint_that_outlived_its_run_is_cleared_away(tmp_path, trained):
+    """Killed between the two, a job has written its record and not yet removed its checkpoint."""
+    record = run_one(TINY, tmp_path)
+    assert record == str(tmp_path / "runs" / f"{TINY.key}.json") == str(record_path(tmp_path, TINY))
+    checkpoint = tmp_path / "checkpoints" / f"{TINY.key}.pt"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"all of a run")
+    assert run_one(TINY, tmp_path) == record
+    assert trained == [0] and not checkpoint.exists()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock for the runner, which the test sets."""
+    now = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(runner, "time", SimpleNamespace(perf_counter=lambda: now.seconds))
+    return now
+
+
+def test_a_record_tells_the_seconds_of_its_training_and_of_a_comparisons_step(
+    tmp_path, monkeypatch, clock
+):
+    def train(config, checkpoint):
+        assert checkpoint == tmp_path / "checkpoints" / f"{config.key}.pt"
+        clock.seconds += 12.34
+        return FINISHED
+
+    def step_seconds(config):
+        clock.seconds += 5
+        return 0.25
+
+    monkeypatch.setattr(runner, "train", train)
+    monkeypatch.setattr(runner, "step_seconds", step_seconds)
+    comparison = ComparisonConfig(
+        dataset="fashion_mnist_small", model="small_cnn", optimizer="sgd", lr=0.1, steps=4,
+        batch_size=16, train_samples=40, held_out_samples=30, loss="cross_entropy", probes=2,
+    )  # fmt: skip
+    one, other = run_all([TINY, comparison], tmp_path, progress=False)
+    assert one.provenance["seconds"] == other.provenance["seconds"] == 12.3
+    assert "seconds_per_step" not in one.provenance
+    assert other.provenance["seconds_per_step"] == 0.25
+    assert one.history == other.history == FINISHED
+
+
+# --- runs in stacks
+
+
+@pytest.fixture
+def stacked(monkeypatch, clock, trained):
+    """Training of stacks in a hundred seconds, of which some fail, and what was asked for."""
+    made = SimpleNamespace(seeds=[], checkpoints=[], threads=[], fails={}, alone=trained)
+
+    def train_stacked(configs, checkpoints):
+        clock.seconds += 100
+        made.seeds.append([config.seed for config in configs])
+        made.checkpoints += checkpoints
+        made.threads.append(torch.get_num_threads())
+        return [made.fails.get(config.seed, FINISHED) for config in configs]
+
+    monkeypatch.setattr(runner, "train_stacked", train_stacked)
+    return made
+
+
+def test_a_stack_leaves_a_record_of_each_run_and_its_share_of_the_seconds(
+    tmp_path, stacked, monkeypatch
+):
+    now = [1]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: now[-1])
+    monkeypatch.setattr(torch, "set_num_threads", now.append)
+    configs = [replace(config, threads=7) for config in (*THREE, replace(TINY, steps=5))]
+    paths = [tmp_path / "checkpoints" / f"{config.key}.pt" for config in configs]
+    paths[0].parent.mkdir()
+    paths[2].write_bytes(b"half a run")
+    runs = run_all(configs, tmp_path, progress=False, stacked=True)
+    assert [run.config for run in runs] == configs
+    assert (stacked.seeds, stacked.alone) == ([[0, 1, 2]], [0])
+    assert stacked.checkpoints == paths[:3] and stacked.threads == [7] and now[-1] == 1
+    told = [[run.provenance.get(n) for n in ("stacked", "seconds", "resumed")] for run in runs]
+    assert told == [[3, 33.3, False], [3, 33.3, False], [3, 33.3, True], [None, 0.0, False]]
+    assert {run.provenance["threads"] for run in runs} == {7}
+    assert not list(paths[0].parent.iterdir())
+
+
+def test_a_run_of_a_stack_that_cannot_start_costs_no_other(tmp_path, stacked):
+    stacked.fails[0] = ValueError("damaged")
+    path = tmp_path / "checkpoints" / f"{TINY.key}.pt"
+    path.parent.mkdir()
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(SweepError, match=rf"^1 of 3 (?s:.*):\n  {TINY.key}: ValueError: damaged$"):
+        run_all(THREE, tmp_path, progress=False, stacked=True)
+    assert path.exists()  # whoever looks for the fault finds it
+    stacked.fails.clear()
+    assert len(run_all(THREE, tmp_path, progress=False, stacked=True)) == 3
+    assert stacked.seeds == [[0, 1, 2]] and stacked.alone == [0]
+
+
+def test_a_stack_that_fails_as_a_whole_is_told_of_each_of_its_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "train_stacked", None)
+    with pytest.raises(SweepError) as told:
+        run_all(THREE, tmp_path, progress=False, stacked=True)
+    first, *lines = str(told.value).splitlines()
+    assert first.startswith("3 of 3 runs failed")
+    assert [line.split(": ")[:2] for line in lines] == [
+        [f"  {config.key}", "TypeError"] for config in THREE
+    ]

@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
         return 1
     sweep = Sweep(tuple(runs), _command(options))
     paths = write_report(sweep, options.figure, options.out)
-    print(paths[1].read_text())
+    print(paths[1].read_text(encoding="utf-8"))
     print(*(f"wrote {path}" for path in paths), sep="\n")
     return 0
 

@@ -1,10 +1,12 @@
 """What the tests of reproduce share."""
 
+import argparse
 from dataclasses import replace
 
 from calibcourse.reproduce import (
     Run,
     TrajectoryConfig,
+    cli,
 )
 
 TINY = TrajectoryConfig(
@@ -30,3 +32,10 @@ SIX = [
 
 def histories(runs: list[Run]) -> dict[str, dict]:
     return {run.config.key: run.history.to_dict() for run in runs}
+
+
+def parse(*words: str) -> argparse.Namespace:
+    """The words after `calibcourse reproduce`, as the command reads them."""
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    return parser.parse_args(words)

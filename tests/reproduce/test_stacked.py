@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from pretend_device import pretend_device
-from reproduce_cases import TINY, histories
+from reproduce_cases import TINY, histories, parse
 from torch import nn
 
 from calibcourse.data import load_dataset
@@ -284,8 +284,6 @@ def test_finished_runs_are_not_run_again_and_a_damaged_one_costs_no_other(tmp_pa
 
 @pytest.mark.slow
 def test_the_command_trains_stacks_and_says_what_it_does(tmp_path, monkeypatch, capsys):
-    from test_sweeps import parse
-
     monkeypatch.setattr(reproduce_cli, "plan", lambda *a: [*RAGGED[:3], RAGGED[4]])
     options = parse("figure1", "--out", str(tmp_path), "--seeds", "0", "1", "--stacked")
     assert reproduce_cli.run(options) == 0
