@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.colors import same_color
-from plots_cases import STEPS, content, history, lines, words
+from plots_cases import STEPS, bands, content, history, lines, words
 
 from calibcourse import plots, reproduce
 from calibcourse.history import History
-from calibcourse.reproduce import Run, Sweep, TrajectoryConfig
+from calibcourse.reproduce import Run, Sweep, TrajectoryConfig, figures
 
 
 @pytest.fixture(autouse=True)
@@ -164,3 +164,67 @@ def test_stops_figure_draws_medians_and_where_they_pass_the_papers_values(monkey
     paper = reproduce.published("test_ece")["GD"][0]
     (dots,) = [line for line in test.lines if line.get_marker() == "o"]
     assert len(dots.get_xdata()) == 1 and abs(dots.get_ydata()[0] - paper) < 0.1
+
+
+# Of four seeds: their correlation beside the median, and the last stop that each of them reaches.
+APART = (-0.15, -0.05, 0.05, 0.15)
+LAST = {"gd": (16, 2, 8, 2), "muon": (16, 4, 16, 4)}
+
+
+def test_stops_figure_has_a_line_per_optimizer_as_far_as_half_of_its_runs_go(monkeypatch):
+    """A line falls by 0.15 whenever the stop doubles (GD), the other is level (Muon).
+
+    Where two seeds are left, the median is 0.05 lower; where one is left, there is none.
+    """
+    doublings = np.linspace(-2, 4, 49)
+
+    def curve(run, column):
+        sign, seed, name = 1 if column == "train_ece" else -1, run.config.seed, run.config.optimizer
+        r = sign * (0.5 - 0.15 * doublings if name == "gd" else np.full(49, 0.2)) + APART[seed]
+        return np.where(doublings <= np.log2(LAST[name][seed]), r, np.nan)
+
+    def published(column):
+        return {"GD": (0.49, 0.0) if column == "train_ece" else (-0.49, 0.0), "SAM": (0.0, 0.0)}
+
+    monkeypatch.setattr(figures, "correlation_by_stop_over_peak", curve)
+    monkeypatch.setattr(figures, "published", published)
+    made = gradient_descent(("gd", "muon"), (0.1,), range(4))
+    fig = reproduce.stops_figure({"A": made, "B": made})
+    titles = ["A: train ECE", "B: train ECE", "A: test ECE", "B: test ECE"]
+    assert [ax.get_title() for ax in fig.axes] == titles
+    for ax, sign in zip(fig.axes, (1, 1, -1, -1), strict=True):
+        shown = {line.get_label(): line for line in ax.lines}
+        for label, left, end, level in (
+            ("GD", 2, 8, sign * (0.5 - 0.15 * doublings)), ("Muon", 4, 16, np.full(49, sign * 0.2))
+        ):  # fmt: skip
+            wanted = level - 0.05 * (doublings > np.log2(left))
+            there = doublings <= np.log2(end)
+            np.testing.assert_allclose(
+                np.log2(shown[label].get_xdata()), doublings[there], atol=1e-9
+            )
+            np.testing.assert_allclose(shown[label].get_ydata(), wanted[there], atol=1e-12)
+        color = shown["GD"].get_color()
+        assert not same_color(color, shown["Muon"].get_color())
+        # The paper's value stands at the right edge; 0.49 is passed after the stop 1, at 0.5.
+        (wedge,) = ax.texts
+        assert (wedge.get_text(), wedge.xy) == ("◂", (1, sign * 0.49))
+        assert wedge.xycoords == ("axes fraction", "data") and same_color(wedge.get_color(), color)
+        (dot,) = lines(ax, marker="o", color=color)
+        np.testing.assert_allclose(dot, [[1], [sign * 0.5]])
+        # 0.65 to 0.95 and 0.05 to 0.35 at first: seven tenths of the way from the first to the
+        # second, three tenths from the seventh to the eighth. From 8 on three runs of eight go on.
+        ((x, low, high),) = bands(ax)
+        np.testing.assert_allclose(np.log2(x), doublings[doublings <= 3], atol=1e-9)
+        edges = (0.12, 0.88) if sign > 0 else (-0.88, -0.12)
+        np.testing.assert_allclose((low[0], high[0]), edges)
+        straight = [line.tolist() for line in lines(ax) if line.shape == (2, 2)]
+        assert straight == [[[0, 1], [0, 0]], [[1, 1], [0, 1]]]  # no correlation; at the peak
+        assert ax.get_xscale() == "log" and ax.get_ylim() == (-1.05, 1.05)
+        names = [text.get_text() for text in ax.get_xticklabels()]
+        assert list(ax.get_xticks()) == [0.25, 0.5, 1, 2, 4, 8, 16]
+        assert names == ([] if sign > 0 else ["¼", "½", "1", "2", "4", "8", "16"])
+    assert [ax.get_ylabel() for ax in fig.axes] == ["correlation with sharpness", ""] * 2
+    words = "run stopped at … times the step of its sharpness peak"
+    assert [ax.get_xlabel() for ax in fig.axes] == ["", "", words, words]
+    (box,) = [ax.get_legend() for ax in fig.axes if ax.get_legend()]
+    assert [text.get_text() for text in box.get_texts()] == ["GD", "Muon"]
