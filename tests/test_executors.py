@@ -5,6 +5,7 @@ import platform
 import queue
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -103,7 +104,17 @@ def test_a_scheduler_is_asked_at_its_address_and_left_at_the_end(monkeypatch):
 # --- what made a record
 
 
-def test_provenance_tells_versions_machine_and_day():
+@pytest.fixture
+def tomorrow_here(monkeypatch):
+    """A clock on the wall that is a day ahead of that of Greenwich."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "HERE-24")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_provenance_tells_versions_machine_and_day(tomorrow_here):
     days = [datetime.now(UTC).date().isoformat()]
     made = runner.provenance()
     days.append(datetime.now(UTC).date().isoformat())  # another, at midnight

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import threading
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -81,7 +82,14 @@ def test_a_record_that_cannot_be_used_is_told_before_the_first_run(damage, tmp_p
         run_all(THREE[1:2], tmp_path, progress=False)
         shutil.copy(record_path(tmp_path, THREE[1]), path)
     trained.clear()
-    with pytest.raises(ValueError, match=path.name):
+    told = {
+        "another version": "must be a calibcourse.run of version 1, got ('calibcourse.run', 2); "
+        "choose another output folder, or delete the file to run it again",
+        "no JSON": "",
+        "another run": f"must be the record of {TINY.key}, got that of {THREE[1].key}; delete the "
+        "file to run it again",
+    }
+    with pytest.raises(ValueError, match=re.escape(f"{path} {told[damage]}".strip())):
         run_all(THREE, tmp_path, progress=False)
     assert not trained
 
@@ -305,12 +313,12 @@ def test_a_record_tells_the_seconds_of_its_training_and_of_a_comparisons_step(
 
     def step_seconds(config):
         clock.seconds += 5
-        return 0.25
+        return config.lr / 10
 
     monkeypatch.setattr(runner, "train", train)
     monkeypatch.setattr(runner, "step_seconds", step_seconds)
     comparison = ComparisonConfig(
-        dataset="fashion_mnist_small", model="small_cnn", optimizer="sgd", lr=0.1, steps=4,
+        dataset="fashion_mnist_small", model="small_cnn", optimizer="sgd", lr=2.5, steps=4,
         batch_size=16, train_samples=40, held_out_samples=30, loss="cross_entropy", probes=2,
     )  # fmt: skip
     one, other = run_all([TINY, comparison], tmp_path, progress=False)

@@ -20,8 +20,8 @@ RUNS = [Run(config, History([{"step": 0}]), {"seconds": 1.0}) for config in CONF
 class Page(type(Path())):
     """A file on a system whose own encoding is Latin-1."""
 
-    def read_text(self, encoding="latin-1"):
-        return super().read_text(encoding)
+    def read_text(self, encoding=None):
+        return super().read_text(encoding or "latin-1")
 
 
 @pytest.fixture
@@ -78,9 +78,24 @@ def test_arguments_by_default_are_those_that_the_help_tells(monkeypatch, capsys)
         r"--seeds SEED \[SEED \.\.\.\] [^()]*\(default: 0 1 2\)",
         r"--out DIR [^()]*\(default: artefacts/reproduce\)",
         r"--workers N [^()]*\(1\)",
-        r"--scheduler ADDRESS [^()]*",
+        r"--stacked train trajectories that differ in seed and learning rate only together",
+        r"--scheduler ADDRESS run on the Dask cluster at this address",
     ):
         assert re.search(words, text), words
+
+
+@pytest.mark.parametrize(
+    "words", [("figure9",), ("table1", "--profile", "x"), ("table1", "--dataset", "x")]
+)
+def test_command_lists_the_choices(words, capsys):
+    with pytest.raises(SystemExit):
+        parse(*words)
+    assert "choose from" in capsys.readouterr().err
+
+
+def test_profile_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("CALIBCOURSE_PROFILE", "full")
+    assert parse("table1").profile == "full"
 
 
 def test_a_quick_sweep_is_planned_run_and_reported(asked, tmp_path, capsys):

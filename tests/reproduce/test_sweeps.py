@@ -143,20 +143,6 @@ def test_command_runs_reports_and_resumes(tmp_path, monkeypatch, capsys):
     assert reproduce_cli.run(options) == 0
 
 
-@pytest.mark.parametrize(
-    "words", [("figure9",), ("table1", "--profile", "x"), ("table1", "--dataset", "x")]
-)
-def test_command_lists_the_choices(words, capsys):
-    with pytest.raises(SystemExit):
-        parse(*words)
-    assert "choose from" in capsys.readouterr().err
-
-
-def test_profile_comes_from_the_environment(monkeypatch):
-    monkeypatch.setenv("CALIBCOURSE_PROFILE", "full")
-    assert parse("table1").profile == "full"
-
-
 @pytest.mark.slow
 def test_dask_cluster_survives_the_death_of_a_worker(tmp_path, undisturbed, impatience):
     distributed = pytest.importorskip("distributed")
