@@ -198,7 +198,7 @@ REFUSED = {
     "label -1": (npz(logits=LOGITS, target=TARGET - 1), {}, r"lie in 0\.\.3, got -1"),
     "label 2^64 - 1": (npz(logits=LOGITS, target=np.full(300, 2**64 - 1, "Q")), {}, "lie in 0"),
     "csv without names": (table(head=""), {}, "the first line must name the columns"),
-    "csv without labels": (table(head="a,b,c,d,e"), {}, "holds no labels"),
+    "csv without labels": (table(head="a,b,c,d,e"), {}, "column of labels.*got a, b, c, d, e"),
     "csv of unequal lines": (raw(b"a,b,target\n1,2,0\n1,2\n", ".csv"), {}, "columns"),
     "csv of texts": (raw(b"a,b,target\n1,x,0\n", ".csv"), {}, "could not convert"),
     "csv of one name too few": (table(head="a,b,target"), {}, "must hold 3 values, got 5"),
@@ -226,10 +226,6 @@ REFUSED = {
         member(header("(2, 2)", "__import__('os').system('true')")), {}, "sound header"),
     "unknown version": (member(header("(2, 2)", version=b"\x07\x00")), {}, "sound header"),
 }  # fmt: skip
-
-
-def test_there_are_enough():
-    assert len(READ) + len(REFUSED) >= 60
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import math
 import os
+import warnings
 import zipfile
 from pathlib import Path
 from typing import IO
@@ -16,7 +17,8 @@ import torch
 from .._files import open_regular, shortened
 
 MAX_BYTES = 4 * 2**30  # of an array; a million samples of a thousand classes fit
-_MAX_HEADER = 10_000  # characters of an .npy header, numpy's own limit, and of a table's first line
+_MAX_HEADER = 10_000  # characters of an .npy header, numpy's own limit
+_MAX_LINE = 2**20  # bytes of a table's first line; the names of 20,000 classes fit
 SCORES = {
     "logits": None,  # the name that everybody uses, also for what is no logits
     "scores": None,
@@ -152,23 +154,34 @@ def _read_npy(stream: IO[bytes], wanted: tuple[str, ...]) -> Content:
     return {"": np.lib.format.read_array(stream, allow_pickle=False)}
 
 
-def _read_table(stream: IO[bytes], delimiter: str) -> Content:
+def _read_table(stream: IO[bytes], wanted: tuple[str, ...], delimiter: str) -> Content:
     """A table of numbers: the column named as labels, and all others as scores."""
-    line = stream.readline(_MAX_HEADER * 10).decode("utf-8-sig")
-    names = [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
-    columns = [i for i, name in enumerate(names) if name.lower() in LABELS]
+    line = stream.readline(_MAX_LINE)
+    if len(line) == _MAX_LINE:
+        raise ValueError(f"the first line must take less than {_MAX_LINE} bytes")
+    text = line.decode("utf-8-sig")
+    names = [name.strip() for name in next(csv.reader([text], delimiter=delimiter))]
     if all(_is_number(name) for name in names):
         raise ValueError(
-            "the first line must name the columns, that of the labels 'target'; got numbers"
+            "the first line must name the columns, that of the labels 'target'; got "
+            + ("numbers" if names else "nothing")
         )
-    values = np.loadtxt(io.TextIOWrapper(stream, "utf-8"), delimiter=delimiter, ndmin=2)
+    columns = [i for i, name in enumerate(names) if name.lower() in LABELS]
+    if len(columns) > 1 or (not columns and LABELS[0] in wanted):
+        raise ValueError(
+            f"the first line must name one column of labels by {' or '.join(LABELS)}; "
+            f"got {', '.join(names)}"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is no line: said below
+        values = np.loadtxt(io.TextIOWrapper(stream, "utf-8"), delimiter=delimiter, ndmin=2)
+    if not len(values):
+        raise ValueError("there must be a line of numbers for each sample, got none")
     if values.shape[1] != len(names):
         raise ValueError(f"every line must hold {len(names)} values, got {values.shape[1]}")
-    content: Content = {name: None for name in names}
-    if len(columns) == 1:
+    content: Content = {"logits": np.delete(values, columns, axis=1)}
+    if columns:
         content[LABELS[0]] = values[:, columns[0]]
-    if len(columns) <= 1:
-        content["logits"] = np.delete(values, columns, axis=1) if columns else values
     return content
 
 
@@ -192,9 +205,7 @@ def _read_pt(stream: IO[bytes], wanted: tuple[str, ...]) -> Content:
     if not isinstance(loaded, dict):
         raise ValueError(f"it must hold a dict of tensors, got {type(loaded).__name__}")
     return {
-        str(name): _to_numpy(str(name), value)
-        if name in wanted and isinstance(value, torch.Tensor)
-        else None
+        str(name): _to_numpy(name, value) if name in wanted else None
         for name, value in loaded.items()
     }
 
@@ -211,8 +222,10 @@ def _read_safetensors(stream: IO[bytes], wanted: tuple[str, ...]) -> Content:
         }
 
 
-def _to_numpy(name: str, tensor: torch.Tensor) -> np.ndarray:
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+def _to_numpy(name: str, tensor: object) -> np.ndarray:
+    if not isinstance(tensor, torch.Tensor):
+        raise ValueError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    if tensor.layout != torch.strided or tensor.is_complex():
         raise ValueError(f"{name} must be a dense tensor of real numbers, got {tensor.dtype}")
     there = tensor.untyped_storage().nbytes()  # an expanded tensor promises more than it holds
     _check_size(name, tensor.numel() * tensor.element_size(), there)
@@ -223,8 +236,8 @@ def _to_numpy(name: str, tensor: torch.Tensor) -> np.ndarray:
 _READERS = {
     ".npz": _read_npz,
     ".npy": _read_npy,
-    ".csv": lambda stream, wanted: _read_table(stream, ","),
-    ".tsv": lambda stream, wanted: _read_table(stream, "\t"),
+    ".csv": lambda stream, wanted: _read_table(stream, wanted, ","),
+    ".tsv": lambda stream, wanted: _read_table(stream, wanted, "\t"),
     ".pt": _read_pt,
     ".safetensors": _read_safetensors,
 }
