@@ -1,6 +1,5 @@
 """Every kind of file that an audit may be given, each with what comes of it, to the word."""
 
-import base64
 import io
 import json
 import pickle
@@ -13,9 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from calibcourse.audit import as_logits, audit, read_logits
+from calibcourse.audit import as_logits, read_logits
 from calibcourse.audit import formats as audit_formats
-from calibcourse.cli import main
 
 RANDOM = np.random.default_rng(0)
 LOGITS = 2 * RANDOM.normal(size=(300, 4))
@@ -328,48 +326,3 @@ def test_nothing_of_the_callers_is_changed():
     kept = values.copy()
     as_logits(values, TARGET)
     np.testing.assert_array_equal(values, kept)
-
-
-# ---------------------------------------------------------------------------- the command
-
-
-def test_exit_status_and_the_three_forms_of_the_report(write, tmp_path, capsys):
-    path = write(npz(logits=3 * LOGITS, target=TARGET))
-    page, picture = tmp_path / "page.html", tmp_path / "figure.png"
-    assert main(["audit", str(path), "--html", str(page), "--figure", str(picture)]) == 1
-    printed = capsys.readouterr().out
-    found = audit(*read_logits(path))
-    assert repr(found) in printed and str(page) in printed
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    text = page.read_text()
-    assert base64.b64encode(picture.read_bytes()).decode() in text  # drawn once for both
-    assert 'src="data:image/png' in text and "http" not in text and 'alt="Left' in text
-    assert all(finding in text for finding in found.findings())
-    assert main(["audit", str(path), "--json"]) == 1
-    plain = json.loads(capsys.readouterr().out)
-    assert plain["ece"]["estimate"] == found.ece.estimate and plain["miscalibrated"]
-    assert plain["findings"] == found.findings() and "draws" not in plain["floor"]
-    calm = write(npz(logits=LOGITS, target=TARGET))
-    assert main(["audit", str(calm)]) == 0
-    assert "No miscalibration seen" in capsys.readouterr().out
-
-
-def test_two_files_are_compared(tmp_path, capsys):
-    paths = [str(tmp_path / f"{name}.npz") for name in "abc"]
-    np.savez(paths[0], logits=3 * LOGITS, target=TARGET)
-    np.savez(paths[1], logits=LOGITS, target=TARGET)
-    np.savez(paths[2], logits=LOGITS, target=TARGET[::-1])
-    assert main(["audit", *paths[:2]]) == 1
-    printed = capsys.readouterr().out
-    assert "first - second on the same 300 samples" in printed and "first is larger" in printed
-    assert main(["audit", paths[1], paths[1]]) == 0
-    assert "a tie, at this size" in capsys.readouterr().out
-    assert main(["audit", paths[0], paths[2]]) == 2
-    assert "same labels in the same order" in capsys.readouterr().err
-    assert main(["audit", *paths[:2], "--json"]) == 2
-
-
-def test_the_command_says_in_one_line_what_is_wrong(write, capsys):
-    assert main(["audit", str(write(raw(b"nothing")))]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("calibcourse audit: ") and error.count("\n") == 1

@@ -44,10 +44,11 @@ def run(options: argparse.Namespace) -> int:
     from . import audit, audit_figure, compare_audits, read_logits
     from .page import audit_page
 
+    written = [path for path in (options.figure, options.html) if path]
+    if options.other and (written or options.json):
+        raise ValueError("--figure, --html and --json take one file")
     logits, target = read_logits(options.file, options.scores, options.labels)
     if options.other:
-        if options.figure or options.html or options.json:
-            raise ValueError("--figure, --html and --json take one file")
         second, others = read_logits(options.other, options.scores, options.labels)
         if not torch.equal(target, others):
             raise ValueError("both files must hold the same labels in the same order")
@@ -56,13 +57,14 @@ def run(options: argparse.Namespace) -> int:
         return int(compared.differ)
 
     found = audit(logits, target, progress=True)
-    print(json.dumps(found.to_dict(), allow_nan=False) if options.json else found)
-    written = [path for path in (options.figure, options.html) if path]
-    picture = png_bytes(audit_figure(logits, target, found.floor)) if written else b""
-    if options.figure:
-        write_atomically(options.figure, picture)
-    if options.html:
-        write_atomically(options.html, audit_page(Path(options.file).name, found, picture).encode())
-    if not options.json:
-        print(*(f"wrote {path}" for path in written), sep="\n", end="\n" if written else "")
+    print(json.dumps(found.to_dict()) if options.json else found)
+    if written:
+        picture = png_bytes(audit_figure(logits, target, found.floor))
+        if options.figure:
+            write_atomically(options.figure, picture)
+        if options.html:
+            page = audit_page(Path(options.file).name, found, picture)
+            write_atomically(options.html, page.encode())
+        if not options.json:
+            print(*(f"wrote {path}" for path in written), sep="\n")
     return int(found.miscalibrated or found.uneven or found.near_chance)
