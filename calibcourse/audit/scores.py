@@ -138,9 +138,13 @@ def _refuse_probabilities(values: np.ndarray) -> None:
     if low >= 0 and high <= 1:
         raise ValueError(f"all scores lie in [0, 1] and may be probabilities: {ask}")
     if values.shape[1] == 1:
+        if low >= 0 and high <= 100:
+            raise ValueError(
+                f"all scores lie in [0, 100] and may be percentages: {ask} after dividing by 100"
+            )
         return
     for total, what in ((1.0, "probabilities"), (100.0, "percentages")):
-        sums = values.sum(1, dtype=np.float64)
+        sums = values.sum(1, dtype=np.float64)  # masks add up beyond float32
         good = (np.abs(sums - total) <= _SUM_TOLERANCE * total) & (values.min(1) >= 0)
         if good.mean() > 0.5:
             odd = f"; sample {int((~good).argmax())} does not" if not good.all() else ""
@@ -155,9 +159,9 @@ def _from_probabilities(values: np.ndarray) -> np.ndarray:
         values = np.concatenate([1 - values, values], axis=1)
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 1 + 1e-3:
-        hint = ": percentages? divide by 100" if low >= 0 and 1 < high <= 100 else ""
+        hint = ": percentages? divide by 100" if low >= 0 and high <= 100 else ""
         raise ValueError(f"probabilities must lie in [0, 1], got {low:g} to {high:g}{hint}")
-    sums = values.sum(1, dtype=np.float64)
+    sums = values.sum(1)
     _require_sums(np.abs(sums - 1) <= _SUM_TOLERANCE, sums, "probabilities")
     smallest = float(values[values > 0].min())
     return np.log(np.maximum(values, smallest / 2))
@@ -169,7 +173,7 @@ def _from_log_probabilities(values: np.ndarray) -> np.ndarray:
     high = float(values.max())
     if high > 1e-3:
         raise ValueError(f"log-probabilities must be at most 0, got {high:g}")
-    sums = np.exp(values).sum(1, dtype=np.float64)
+    sums = np.exp(values).sum(1)
     _require_sums(np.abs(sums - 1) <= _SUM_TOLERANCE, sums, "the exponentials")
     return values
 
