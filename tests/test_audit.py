@@ -1,5 +1,6 @@
 """The audit: what it measures and what it says of it; files are in test_audit_files.py."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 import torch
 
 import calibcourse as cc
-from calibcourse.audit import Audit, audit, audit_figure, compare_audits
-from calibcourse.metrics import brier_decomposition, debiased_ece
+from calibcourse.audit import Audit, audit, audit_figure, compare_audits, measure
+from calibcourse.metrics import Interval, brier_decomposition, debiased_ece, ece_of_confidence
+from calibcourse.metrics.intervals import resampled
 
 
 def drawn(n_samples: int = 2000, scale: float = 1.0, n_classes: int = 5, seed: int = 0):
@@ -27,43 +29,76 @@ def opposite_errors(n_samples: int = 4000):
     return logits, torch.cat([(right >= 7).long(), (right >= 8).long()])
 
 
+SEED = 3  # not that of any default
+
+
 @pytest.fixture(scope="module")
 def too_sure() -> Audit:
-    return audit(*drawn(scale=2.0), n_resamples=50)
+    return audit(*drawn(scale=2.0), n_resamples=50, seed=SEED)
+
+
+def read_by_halves(logits, target, seed):
+    """Confidence and correctness, each half of a draw with the temperature of the other."""
+    generator = torch.Generator().manual_seed(seed)
+    halves = torch.randperm(len(target), generator=generator).tensor_split(2)
+    scaled = logits.clone()
+    for half, other in (halves, halves[::-1]):
+        scaled[half] /= cc.TemperatureScaling().fit(logits[other], target[other]).temperature
+    return cc.metrics.confidence_and_correct(scaled, target)
 
 
 def test_its_numbers_are_those_of_the_metrics(too_sure):
     data = drawn(scale=2.0)
     confidence, correct = cc.metrics.confidence_and_correct(*data)
     assert (too_sure.n_samples, too_sure.n_classes) == (2000, 5)
-    # The same resamples; the mean of 0 and 1 is rounded once more or less.
-    theirs = cc.bootstrap_interval(cc.accuracy, *data, n_resamples=50)
-    ends = (too_sure.accuracy.low, too_sure.accuracy.estimate, too_sure.accuracy.high)
-    assert ends == pytest.approx((theirs.low, theirs.estimate, theirs.high), abs=1e-12)
-    assert too_sure.floor.mean == cc.noise_floor(confidence, n_draws=50).mean
+    assert too_sure.floor.mean == cc.noise_floor(confidence, n_draws=50, seed=SEED).mean
     assert too_sure.debiased_ece == float(debiased_ece(confidence, correct))
     assert too_sure.brier == brier_decomposition(confidence, correct)
     assert too_sure.classwise_ece == float(cc.classwise_calibration_error(*data))
     assert too_sure.top_label_ece == float(cc.top_label_calibration_error(*data))
-    assert too_sure.classes.count.tolist() == cc.class_over_confidence(*data).count.tolist()
-    repaired = 1 - too_sure.ece_rescaled / too_sure.ece.estimate
-    assert too_sure.repaired.estimate == pytest.approx(repaired, rel=1e-12)
-    assert too_sure.repaired.low < repaired < too_sure.repaired.high
-    ece = float(cc.expected_calibration_error(*data))
-    assert too_sure.ece.estimate == pytest.approx(ece, abs=1e-14)  # 1 - c by subtraction
-    # Two float64 means of the same numbers.
-    over_confidence = confidence.mean() - correct.double().mean()
-    interval = too_sure.over_confidence
-    assert interval.estimate == pytest.approx(over_confidence.item(), abs=1e-12)
-    assert interval.low < interval.estimate < interval.high
-    with pytest.warns(DeprecationWarning, match="over_confidence"):
-        assert too_sure.gap == interval
+    assert repr(too_sure.classes) == repr(cc.class_over_confidence(*data, seed=SEED))
+    assert too_sure.kce == float(cc.kernel_calibration_error(*data))
+    assert too_sure.smooth_ece == float(cc.smooth_calibration_error(*data))
+    with pytest.warns(DeprecationWarning, match="^Audit.gap is now over_confidence$"):
+        assert too_sure.gap == too_sure.over_confidence
     assert too_sure.smallest_margin == cc.true_margin(*data).min().item()
     assert too_sure.temperature == cc.TemperatureScaling().fit(*data).temperature
     assert too_sure.negative_log_likelihood == float(cc.negative_log_likelihood(*data))
     assert too_sure.worst_percent_of_q == float(
         cc.margins.margin_moment_share(cc.true_margin(*data))
     )
+
+
+def test_its_intervals_are_those_of_the_bootstrap(too_sure):
+    """The same resamples; a mean or a 1 - c in float64 is rounded once more or less."""
+    data = drawn(scale=2.0)
+    for name, metric in (
+        ("accuracy", cc.accuracy),
+        ("over_confidence", lambda z, y: cc.mean_confidence(z) - cc.accuracy(z, y)),
+        ("ece", cc.expected_calibration_error),
+    ):
+        theirs = cc.bootstrap_interval(metric, *data, n_resamples=50, seed=SEED)
+        found = getattr(too_sure, name)
+        ends = (found.low, found.estimate, found.high, found.level)
+        expected = (theirs.low, theirs.estimate, theirs.high, 0.95)
+        assert ends == pytest.approx(expected, abs=1e-12)
+
+    # What is repaired, of samples that were scaled by halves once.
+    before = cc.metrics.confidence_and_correct(*data)
+    after = read_by_halves(*data, SEED)
+    shares = []
+    for rows in (slice(None), *resampled(2000, 50, SEED)):
+        was, remains = (
+            float(ece_of_confidence(confidence[rows], correct[rows]))
+            for confidence, correct in (before, after)
+        )
+        shares.append(1 - remains / was)
+    low, high = np.quantile(shares[1:], [0.025, 0.975])
+    found = (too_sure.repaired.low, too_sure.repaired.estimate, too_sure.repaired.high)
+    assert found == pytest.approx((low, shares[0], high), abs=1e-9)  # divided by an ECE
+    assert too_sure.ece_rescaled == pytest.approx(float(ece_of_confidence(*after)), abs=1e-12)
+    chance = cc.noise_floor(after[0], n_draws=50, seed=SEED).high
+    assert too_sure.rescaled_by_chance == pytest.approx(chance, abs=1e-12)
 
 
 def test_a_network_twice_too_sure_is_told_so_and_repaired_by_its_temperature(too_sure):
@@ -107,21 +142,6 @@ def test_errors_of_opposite_sign_are_not_taken_for_calibration():
     said = " ".join(found.findings())
     assert "Miscalibrated" in said and "errors of opposite sign cancel" in said
     assert "One temperature does not repair it" in said
-
-
-def test_half_a_sample_is_never_read_with_its_own_temperature():
-    """Read half by half, with the same draw of the halves, each with the other's temperature."""
-    logits = torch.tensor([[1.0, 0.0]]).repeat(400, 1)
-    target = torch.tensor([0, 1]).repeat(200)
-    found = audit(logits, target, n_resamples=5)
-    halves = torch.randperm(400, generator=torch.Generator().manual_seed(0)).tensor_split(2)
-    scaled, labels = [], []
-    for half, other in (halves, halves[::-1]):
-        temperature = cc.TemperatureScaling().fit(logits[other], target[other]).temperature
-        scaled.append(logits[half] / temperature)
-        labels.append(target[half])
-    whole = cc.expected_calibration_error(torch.cat(scaled), torch.cat(labels))
-    assert found.ece_rescaled == pytest.approx(float(whole), abs=1e-6)  # float32 confidences
 
 
 def test_a_cap_is_never_lost():
@@ -201,6 +221,9 @@ def test_two_models_are_in_the_noise_where_each_audit_says_so():
         assert found.both_in_noise == all(calm)
         seen.add(found.both_in_noise)
     assert seen == {False, True}
+    # Sure of everything and right: an ECE of 0, in a band from 0 to 0.
+    logits, target = torch.tensor([[1000.0, 0.0]]).repeat(10, 1), torch.zeros(10, dtype=torch.int64)
+    assert compare_audits(logits, logits, target, n_resamples=2).both_in_noise
 
 
 def test_two_models_are_compared_by_200_resamples_of_a_seed():
@@ -225,15 +248,58 @@ def test_shift_and_order_do_not_matter():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((torch.zeros(3, 2), torch.zeros(3)), "target must have dtype torch.int64"),
-        ((torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)), "logits must hold at least 2"),
-        ((*drawn(10), 0), "n_resamples must be at least 1"),
-        ((*drawn(10), 5, 2**63), r"seed must be below 2\*\*63"),
+        ((torch.zeros(3, 2), torch.zeros(3)),
+         "target must have dtype torch.int64, got torch.float32"),
+        ((torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64)),
+         "logits must hold at least 2 samples, got 1"),
+        ((*drawn(10), 0), "n_resamples must be at least 1, got 0"),
+        ((*drawn(10), 5, 2**63), f"seed must be below 2**63, got {2**63}"),
+        ((*drawn(10), 5, -1), "seed must be at least 0, got -1"),
     ],
-)
+)  # fmt: skip
 def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises((TypeError, ValueError), match=message):
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(message)}$"):
         audit(*arguments)
+
+
+def test_it_takes_200_resamples_of_seed_0_unless_told_otherwise():
+    data = drawn(100)
+    assert audit(*data).to_dict() == audit(*data, n_resamples=200, seed=0).to_dict()
+    assert audit(*data).accuracy != audit(*data, seed=1).accuracy
+
+
+def test_chance_is_that_of_labels_dealt_out_anew():
+    """Predicted 0 0 0 1 and true 0 3 3 1 of four classes: 3/4 · 1/4 + 1/4 · 1/4."""
+    logits = torch.tensor([[2.0, 0.0, 0.0, 0.0]] * 3 + [[0.0, 2.0, 0.0, 0.0]])
+    found = audit(logits, torch.tensor([0, 3, 3, 1]), n_resamples=5)
+    assert found.chance_accuracy == 0.25
+
+
+def test_two_samples_that_are_sure_and_right_have_nothing_to_repair():
+    logits = torch.tensor([[0.0, 1000.0], [1000.0, 0.0]])
+    found = audit(logits, torch.tensor([1, 0]), n_resamples=5)
+    assert found.ece.estimate == 0 and not found.miscalibrated
+    assert found.repaired == Interval(0.0, 0.0, 0.0, 0.95)
+
+
+@pytest.mark.parametrize(("limit", "n_rows"), [(14, 2), (4, 1)])
+def test_few_logits_are_worked_on_at_a_time(limit, n_rows, monkeypatch):
+    """In double precision: blocks of whole samples, and the numbers of one block."""
+    logits, target = drawn(51)
+    whole = audit(logits.float(), target, n_resamples=2)
+    seen = []
+
+    def spied(values, labels):
+        seen.append(values.shape)
+        return cc.true_margin(values, labels)
+
+    monkeypatch.setattr(measure, "_ROWS", limit)
+    monkeypatch.setattr(measure, "true_margin", spied)
+    blocks = audit(logits.float(), target, n_resamples=2)
+    assert set(seen) <= {(n_rows, 5), (1, 5)} and sum(n for n, _ in seen) == 51
+    for name in ("smallest_margin", "worst_percent_of_q", "ece_rescaled"):
+        # Vectors of other lengths are added up in another order.
+        assert getattr(blocks, name) == pytest.approx(getattr(whole, name), rel=1e-12)
 
 
 def test_the_figure_has_both_panels():

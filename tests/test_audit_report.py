@@ -23,7 +23,7 @@ FLOOR = NoiseFloor(
 )  # fmt: skip
 # Five classes, one never predicted, four off: less sure and more sure, the worst is 4.
 CLASSES = ClassOverConfidence(
-    count=torch.tensor([12000, 0, 100, 45, 150, 50]),
+    count=torch.tensor([12000, 0, 100, 45, 199, 1]),
     over_confidence=torch.tensor([0.011, math.nan, 0.1, -0.25, 0.3, 0.05], dtype=torch.float64),
     low=torch.tensor([0.001, math.nan, 0.05, -0.5, 0.2, -0.01], dtype=torch.float64),
     high=torch.tensor([0.021, math.nan, 0.15, -0.125, 0.4, 0.11], dtype=torch.float64),
@@ -118,7 +118,7 @@ FINDINGS = {
         "floor": replace(FLOOR, high=0.0625)}, 1, f"{NEITHER}."),
     "repaired to the noise": ({"ece_rescaled": 0.0125}, 2,
         f"Dividing the logits by 1.99 repairs what ECE can see: {REPAIRED}."),
-    "repaired by half": ({"ece_rescaled": 0.031}, 2,
+    "repaired by half": ({"ece_rescaled": 0.0625 / 2}, 2,
         f"Dividing the logits by 1.99 halves the ECE or better: {REPAIRED}."),
     "not repaired by half": ({"ece_rescaled": 0.0313}, 2,
         f"One temperature does not repair it ({REPAIRED}): the error is not one of scale alone."),
@@ -145,6 +145,9 @@ def test_a_finding_is_silent_where_it_does_not_hold():
         worst_percent_of_q=0.5,
     )
     assert calm.findings() == [CALM.format(""), "Too sure on the whole."]
+    # Nothing is wrong, so that nothing can be told from it.
+    perfect = replace(calm, brier=BrierDecomposition(0.0, 0.0, 0.0, 0.0, 0.0))
+    assert perfect.findings() == calm.findings()
 
 
 def test_an_accuracy_by_chance_silences_all_else():
@@ -154,7 +157,7 @@ def test_an_accuracy_by_chance_silences_all_else():
         "nothing of the model."
     ]
     assert not replace(AUDIT, chance_accuracy=0.789).near_chance
-    one = replace(CLASSES, count=torch.tensor([0, 0, 100, 0, 0, 0]))
+    one = replace(CLASSES, count=torch.tensor([0, 0, 12345, 0, 0, 0]))
     assert not replace(AUDIT, chance_accuracy=0.79, classes=one).near_chance
 
 
@@ -174,7 +177,7 @@ def test_every_number_as_plain_data():
         "accuracy_low": [None, pytest.approx(0.7)], "accuracy_high": [None, pytest.approx(0.8)],
     }  # fmt: skip
     assert plain.pop("classes") == {
-        "count": [12000, 0, 100, 45, 150, 50],
+        "count": [12000, 0, 100, 45, 199, 1],
         "over_confidence": [0.011, None, 0.1, -0.25, 0.3, 0.05],
         "low": [0.001, None, 0.05, -0.5, 0.2, -0.01],
         "high": [0.021, None, 0.15, -0.125, 0.4, 0.11],

@@ -108,7 +108,7 @@ def _on_temperature(audit: "Audit") -> str:
     share = f"{_percent(audit.repaired)} of the ECE"
     if audit.ece_rescaled <= audit.rescaled_by_chance:
         return f"Dividing the logits by {audit.temperature:.3g} repairs what ECE can see: {share}."
-    if audit.ece_rescaled < audit.ece.estimate / 2:
+    if audit.ece_rescaled <= audit.ece.estimate / 2:
         return f"Dividing the logits by {audit.temperature:.3g} halves the ECE or better: {share}."
     return f"One temperature does not repair it ({share}): the error is not one of scale alone."
 
