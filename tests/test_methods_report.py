@@ -238,13 +238,15 @@ def headings(text: str) -> list[str]:
 def everything(config):
     quantities = ("accuracy", "ece", "kce", "loss", "brier")
     row = {f"test{at}_{name}": 0.5 for name in quantities for at in ("", "_scaled")}
-    return row | {"temperature": 2.0, "test_robust_margin": 1.0, "test_robust_log_q": -1.0}
+    robust = {"test_robust_margin": 1.0, "test_robust_log_q": -1.0, "test_robust_accuracy": 0.25}
+    return row | {"temperature": 2.0} | robust
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
 def test_the_methods_report_holds_every_table_in_this_order(seeds):
     four, remedy = "| SGD | AdamW | Muon | SAM |", "mean robust margin"
-    names = f"| accuracy | ECE | KCE | NLL | Brier | {remedy} | robust log Q | ms/step |"
+    names = f"| accuracy | ECE | KCE | NLL | Brier | {remedy} | robust log Q "
+    names += "| robust accuracy | ms/step |"
     claims = [f"| claim {four}"] if len(seeds) > 1 else [
         "No interval can be told from a single seed."
     ]  # fmt: skip
@@ -254,7 +256,7 @@ def test_the_methods_report_holds_every_table_in_this_order(seeds):
         "CalMO against CE: does the claim hold, for how many seeds, and the mean difference with "
         "its 95 % interval.",
         *claims,
-        *(f"| {name} {four}" for name in ("ECE", remedy, "robust log Q")),
+        *(f"| {name} {four}" for name in ("ECE", remedy, "robust log Q", "robust accuracy")),
         *(
             f"| {optimizer}, {rule} {names}"
             for optimizer in ("SGD", "AdamW", "Muon", "SAM")

@@ -211,13 +211,34 @@ def test_the_table_marks_the_least_and_its_ties():
     assert "**" not in shift_text(made_up(FLAT), "doubt")
 
 
-def test_the_figure_has_a_panel_per_kind_and_a_line_per_method():
+def test_the_figure_shows_mean_seeds_and_floor_at_their_strengths():
     fig = shift_figure(made_up(FLAT))
-    assert [ax.get_title() for ax in fig.axes] == list(STRENGTHS)
-    for ax in fig.axes:
+    assert [(ax.get_title(), ax.get_xlabel()) for ax in fig.axes] == [
+        ("rotation", "degrees"),
+        ("noise", "standard deviation"),
+        ("blur", "σ in pixels"),
+        ("contrast", "part taken away"),
+    ]
+    for ax, strengths in zip(fig.axes, STRENGTHS.values(), strict=True):
         labelled = {line.get_label(): line for line in ax.lines if line.get_label()[0] != "_"}
         assert labelled.keys() == {"noise floor", *SHIFT_METHODS}
-        np.testing.assert_allclose(labelled["CalMO"].get_ydata(), 0.075)
+        assert {tuple(line.get_xdata()) for line in ax.lines} == {(0, *strengths)}
+        np.testing.assert_allclose(labelled["noise floor"].get_ydata(), 0.01)
+        for method, ece in FLAT.items():
+            line = labelled[method]
+            np.testing.assert_allclose(line.get_ydata(), np.mean(ece))
+            dots = [dot for dot in ax.lines if dot.get_linestyle() == "None"
+                    and dot.get_color() == line.get_color()]  # fmt: skip
+            assert [set(dot.get_ydata()) for dot in dots] == [{value} for value in ece]
+        # Told apart without colour too: no two methods have the same marker.
+        markers = [labelled[method].get_marker() for method in SHIFT_METHODS]
+        assert len(set(markers)) == len({line.get_color() for line in labelled.values()}) - 1 == 4
+        assert ax.get_ylim() == fig.axes[0].get_ylim() and ax.get_ylim()[0] == 0
+    assert fig.axes[0].get_ylabel() == "test ECE"
+    fig.draw_without_rendering()
+    legend = fig.axes[-1].get_legend().get_window_extent()
+    assert legend.x0 > fig.axes[-1].get_window_extent().x1  # beside the panels, on no curve
+    assert legend.x1 < fig.bbox.x1 and fig.bbox.y0 < legend.y0 < legend.y1 < fig.bbox.y1
     plt.close(fig)
 
 
