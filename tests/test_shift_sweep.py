@@ -12,6 +12,7 @@ from calibcourse.data import load_dataset, shifted
 from calibcourse.data.shift import STRENGTHS
 from calibcourse.history import History
 from calibcourse.metrics import expected_calibration_error, noise_floor
+from calibcourse.plots import NOISE
 from calibcourse.reproduce import (
     SHIFT_METHODS,
     Run,
@@ -224,6 +225,7 @@ def test_the_figure_shows_mean_seeds_and_floor_at_their_strengths():
         assert labelled.keys() == {"noise floor", *SHIFT_METHODS}
         assert {tuple(line.get_xdata()) for line in ax.lines} == {(0, *strengths)}
         np.testing.assert_allclose(labelled["noise floor"].get_ydata(), 0.01)
+        assert labelled["noise floor"].get_color() == NOISE
         for method, ece in FLAT.items():
             line = labelled[method]
             np.testing.assert_allclose(line.get_ydata(), np.mean(ece))
@@ -237,7 +239,8 @@ def test_the_figure_shows_mean_seeds_and_floor_at_their_strengths():
     assert fig.axes[0].get_ylabel() == "test ECE"
     fig.draw_without_rendering()
     legend = fig.axes[-1].get_legend().get_window_extent()
-    assert legend.x0 > fig.axes[-1].get_window_extent().x1  # beside the panels, on no curve
+    right = fig.axes[-1].get_window_extent().x1
+    assert right < legend.x0 < right + 0.1 * fig.bbox.width  # beside the panels, on no curve
     assert legend.x1 < fig.bbox.x1 and fig.bbox.y0 < legend.y0 < legend.y1 < fig.bbox.y1
     plt.close(fig)
 
