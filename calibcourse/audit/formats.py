@@ -225,7 +225,7 @@ def _read_safetensors(stream: IO[bytes], wanted: tuple[str, ...]) -> Content:
 def _to_numpy(name: str, tensor: object) -> np.ndarray:
     if not isinstance(tensor, torch.Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(tensor).__name__}")
-    if tensor.layout != torch.strided or tensor.is_complex():
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
         raise ValueError(f"{name} must be a dense tensor of real numbers, got {tensor.dtype}")
     there = tensor.untyped_storage().nbytes()  # an expanded tensor promises more than it holds
     _check_size(name, tensor.numel() * tensor.element_size(), there)
