@@ -3,8 +3,7 @@
 Promised for the 784-200-200-10 tanh MLP on 1,000 images, float32, along 8 checkpoints of gradient
 descent: at least 10 times faster than curvlinops with scipy's eigsh (k = 1, tol 1e-3) and 3 times
 faster than hessian-eigenthings' Lanczos, at equal or better accuracy, with at most 6 products per
-warm checkpoint on the median; Jacobian norms in the time of at most 5 gradients; a float32 product
-right to 1e-5 at every margin.
+warm checkpoint on the median; Jacobian norms in 5 gradients' time; products right to 1e-5.
 """
 
 import copy
