@@ -3,6 +3,7 @@
 import copy
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,6 +176,16 @@ def test_a_run_that_diverges_ends_as_a_single_one_and_costs_no_other(optimizer):
         for ours_now, theirs_now in zip(model.parameters(), single.parameters(), strict=True):
             # Of the one that diverged: those of its last good probe.
             torch.testing.assert_close(ours_now, theirs_now, rtol=0, atol=1e-10)
+
+
+def test_a_divergence_is_told_once_to_whoever_called():
+    arguments = {"runs": [(0, 0.05), (1, 1.7e308), (2, 0.01)], "steps": 3, "probe_steps": 2}
+    models, optimizers, settings, stacked = together("sgd", {}, **arguments)
+    stacked["probes"] = [[], [], []]
+    words = r"^training diverged: NaN or infinity at step \d; .* of step 0\. A smaller lr than 1\.7e"
+    with pytest.warns(RuntimeWarning, match=words) as told:
+        fit_stacked(models, small_data(torch.float64), optimizers, **settings, **stacked)
+    assert [Path(warning.filename).name for warning in told] == ["test_stacked.py"]
 
 
 class Stops:
