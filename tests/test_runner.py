@@ -95,8 +95,9 @@ def test_a_record_that_cannot_be_used_is_told_before_the_first_run(damage, tmp_p
 
 
 def test_a_configuration_twice_is_told_before_the_first_run(tmp_path, trained):
-    with pytest.raises(ValueError, match=rf"got twice: {TINY.key}"):
-        run_all([*THREE, TINY], tmp_path, progress=False)
+    words = f"^configs must all be different, got twice: {TINY.key}, {THREE[2].key}$"
+    with pytest.raises(ValueError, match=words):
+        run_all([*THREE, THREE[2], TINY], tmp_path, progress=False)
     assert not trained
 
 
@@ -213,7 +214,7 @@ def test_workers_that_write_elsewhere_are_told(tmp_path):
         run_all(THREE, tmp_path, Elsewhere(), progress=False)
 
 
-def test_the_bar_starts_at_what_is_finished_and_ends_full(tmp_path, trained, monkeypatch):
+def test_the_bar_starts_at_what_is_finished_and_ends_full(tmp_path, trained, monkeypatch, capsys):
     bars = []
 
     class Bar(runner.tqdm):
@@ -227,6 +228,10 @@ def test_the_bar_starts_at_what_is_finished_and_ends_full(tmp_path, trained, mon
         run_all(configs, tmp_path)
     assert [(bar.start, bar.n, bar.total) for bar in bars] == [(0, 1, 1), (1, 3, 3), (3, 3, 3)]
     assert trained == [0, 1, 2]
+    told = capsys.readouterr().err
+    assert "3/3 [" in told and "run/s" in told
+    run_all(THREE, tmp_path, progress=False)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_process_trains_one_run_at_a_time(tmp_path, monkeypatch):

@@ -230,6 +230,7 @@ def test_a_cells_way_through_training_and_its_end_stand_before_all_others():
     for color, place in ((IDEAL, (0, 0)), (TEST, (2, 3))):
         np.testing.assert_allclose(lines(way, color=color, marker="None"), ways(*place))
         circles = [line for line in way.lines if line.get_marker() == "o"]
+        assert all(same_color(c.get_markerfacecolor(), "white") for c in circles)
         stops = [c.get_xydata()[0] for c in circles if same_color(c.get_markeredgecolor(), color)]
         np.testing.assert_allclose(stops, [np.array(w)[:, 1] for w in ways(*place)])
     assert (way.get_xlabel(), way.get_ylabel()) == ("training step", "validation ECE")
