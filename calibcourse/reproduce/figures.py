@@ -231,7 +231,7 @@ def matched_loss_grid(
         The figure.
     """
     size = 2.9 * len(labels), 2.5 * len(columns)
-    fig, axes = plots.panels(len(columns), len(labels), size, sharex=True, sharey="row")
+    fig, axes = plots.panels(len(columns), len(labels), size)
     for column, row in zip(columns, axes, strict=True):
         for label, ax in zip(labels, row, strict=True):
             matched_loss_plane(sweep, label, column=column, ax=ax)
