@@ -218,6 +218,8 @@ def test_the_bar_starts_at_what_is_finished_and_ends_full(tmp_path, trained, mon
     bars = []
 
     class Bar(runner.tqdm):
+        monitor_interval = 0  # no thread, which would outlive the test
+
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             self.start = self.n
