@@ -265,10 +265,11 @@ def test_what_is_not_is_refused_by_name(name, write, capsys):
 
 def test_safetensors_are_read_where_the_library_is(write, monkeypatch):
     monkeypatch.setattr(audit_formats.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="needs the package safetensors: pip install it"):
-        read_logits(write(raw(b"x", ".safetensors")))
+    path = write(raw(b"x", ".safetensors"))
+    needed = f"{path}: reading .safetensors needs the package safetensors: pip install it"
+    with pytest.raises(ValueError, match=f"^{re.escape(needed)}$"):
+        read_logits(path)
     monkeypatch.undo()
-    path = write(raw(b"", ".safetensors"))
     save_file({"logits": tensor(LOGITS), "target": tensor(TARGET)}, path)
     assert read_logits(path)[0].tolist() == LOGITS.tolist()
     save_file({"logits": tensor(LOGITS).bfloat16(), "target": tensor(TARGET)}, path)

@@ -229,10 +229,24 @@ def test_a_table_whose_first_line_does_not_end_is_refused(tmp_path):
     for first, message in (
         (line, "one column of labels"),
         (f"{line},", "must take less than 1048576 bytes"),
+        (f"{line},nnn\n1,2\n", "must take less than 1048576 bytes"),
     ):
         path.write_text(first)
         with pytest.raises(ValueError, match=message):
             read_arrays(path)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".npy"])
+def test_objects_are_refused_behind_the_header_too(ending, tmp_path, monkeypatch):
+    """The header is read twice; what is not numbers is refused each time."""
+    path = tmp_path / f"model{ending}"
+    if ending == ".npz":
+        npz(path, logits=np.array([[{}]]), target=LABELS)
+    else:
+        np.save(path, np.array([[{}]]))
+    monkeypatch.setattr(formats, "_check_header", lambda *_: None)
+    with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
+        read_arrays(path)
 
 
 def test_no_setting_makes_a_file_run_code(tmp_path, monkeypatch, capsys):
