@@ -3,6 +3,7 @@
 import argparse
 import base64
 import json
+import os
 import re
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from calibcourse.audit import audit, compare_audits, measure
+from calibcourse.audit import page as audit_page
 from calibcourse.audit.cli import add_arguments
 from calibcourse.cli import main
 
@@ -17,6 +19,8 @@ RANDOM = np.random.default_rng(0)
 LOGITS = 2 * RANDOM.normal(size=(300, 4))
 P = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
 TARGET = (P.cumsum(1) > RANDOM.random((300, 1))).argmax(1)
+
+VERDICTS = ("miscalibrated", "uneven", "near_chance")
 
 
 @pytest.fixture
@@ -61,7 +65,10 @@ files:
     )
 
 
-def test_the_report_is_printed_and_the_figure_and_the_page_are_written(saved, tmp_path, capsys):
+def test_the_report_is_printed_and_the_figure_and_the_page_are_written(
+    saved, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(audit_page, "noise_floor", None)  # the audit's band is drawn, not another
     path, picture, page = (
         saved(logits=3 * LOGITS, target=TARGET),
         tmp_path / "f.png",
@@ -77,26 +84,43 @@ def test_the_report_is_printed_and_the_figure_and_the_page_are_written(saved, tm
     assert "<h1>Audit of model.npz</h1>" in text and found.findings()[0] in text
     assert "http" not in text  # it loads nothing
 
-    picture.unlink(), page.unlink()
-    assert main(["audit", path, "--html", str(page)]) == 1
-    assert capsys.readouterr().out == f"{found!r}\nwrote {page}\n"
-    assert page.exists() and not picture.exists()
+
+@pytest.fixture
+def drawn_at_once(monkeypatch):
+    """A figure that takes no time to draw."""
+    monkeypatch.setattr("calibcourse.audit.audit_figure", lambda *_: None)
+    monkeypatch.setattr("calibcourse.plots.png_bytes", lambda _: b"picture")
 
 
-def test_json_is_all_that_is_printed(saved, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("option", "content"), [("--html", b"<!doctype"), ("--figure", b"picture")]
+)
+def test_only_what_was_asked_for_is_written(
+    option, content, saved, tmp_path, capsys, drawn_at_once, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    path = saved(logits=LOGITS, target=TARGET)
+    assert main(["audit", path, option, "written"]) == 0
+    assert capsys.readouterr().out.endswith(" average.\nwrote written\n")
+    assert sorted(os.listdir()) == ["model.npz", "written"]
+    assert (tmp_path / "written").read_bytes().startswith(content)
+
+
+def test_json_is_all_that_is_printed(saved, tmp_path, capsys, drawn_at_once):
     path, picture = saved(logits=3 * LOGITS, target=TARGET), tmp_path / "figure.png"
     assert main(["audit", path, "--json", "--figure", str(picture)]) == 1
     assert json.loads(capsys.readouterr().out) == json.loads(
         json.dumps(audited(3 * LOGITS).to_dict(), allow_nan=False)
     )
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.read_bytes() == b"picture"
 
 
 def test_the_exit_status_is_that_of_each_verdict(saved, capsys):
     """One file for each verdict by itself, and one with none of them."""
     generator = torch.Generator().manual_seed(0)
-    calm = saved(logits=LOGITS, target=TARGET)
-    assert main(["audit", calm]) == 0
+    assert main(["audit", saved(logits=LOGITS, target=TARGET), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert not any(found[verdict] for verdict in VERDICTS)
     # Two classes, 0.8 sure, right in 70 % and in 90 %: in the average all is well.
     logits = torch.tensor([[1.4, 0.0], [0.0, 1.4]]).repeat(1000, 1)
     right = torch.rand(2000, generator=generator) < torch.tensor([0.7, 0.9]).repeat(1000)
@@ -109,10 +133,10 @@ def test_the_exit_status_is_that_of_each_verdict(saved, capsys):
         ("near_chance", shuffled, labels),
         ("miscalibrated", torch.tensor([[2.0, 0.0]]).repeat(40, 1), torch.zeros(40).long()),
     ):
-        found = audit(scores, truth)
-        verdicts = {"miscalibrated", "uneven", "near_chance"}
-        assert {verdict for verdict in verdicts if getattr(found, verdict)} == {name}
-        assert main(["audit", saved(logits=scores.numpy(), target=truth.numpy())]) == 1
+        path = saved(logits=scores.numpy(), target=truth.numpy())
+        assert main(["audit", path, "--json"]) == 1
+        found = json.loads(capsys.readouterr().out)
+        assert [verdict for verdict in VERDICTS if found[verdict]] == [name]
 
 
 def test_two_files_are_compared(saved, capsys):

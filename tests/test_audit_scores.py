@@ -48,7 +48,7 @@ REFUSED = {
         f"most rows are non-negative and sum to 1 as probabilities do; sample 2 does not: {SAY}"),
     "rounded probabilities, each row": (np.array([[0.0, 1.04], [0.7, 0.26]]), np.array([0, 1]),
         None, f"most rows are non-negative and sum to 1 as probabilities do: {SAY}"),
-    "rounded percentages": (np.array([[0.0, 104.0], [70.0, 26.0]]), np.array([0, 1]), None,
+    "rounded percentages": (np.array([[0.0, 105.0], [70.0, 25.0]]), np.array([0, 1]), None,
         "most rows are non-negative and sum to 100 as percentages do: "
         f"{SAY} after dividing by 100"),
     "NaN": (np.array([[1.0, 2.0], [np.nan, 3.0], [np.nan, 1.0]]), np.array([0, 0, 0]), None,
