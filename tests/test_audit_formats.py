@@ -196,6 +196,16 @@ def test_a_refusal_says_what_is_wrong_and_what_to_do(name, tmp_path):
         read_arrays(path)
 
 
+@pytest.mark.filterwarnings("ignore")  # torch itself warns of quantized tensors
+def test_quantized_scores_are_refused(tmp_path):
+    path = tmp_path / "model.pt"
+    scores = torch.quantize_per_tensor(torch.ones(2, 3), 0.1, 0, torch.qint8)
+    torch.save(BOTH | {"logits": scores}, path)
+    message = f"{path}: logits must be a dense tensor of real numbers, got torch.qint8"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        read_arrays(path)
+
+
 def test_a_file_of_labels_is_named_where_it_is_refused(tmp_path):
     np.save(tmp_path / "scores.npy", SCORES)
     labels = tmp_path / "labels.npz"
