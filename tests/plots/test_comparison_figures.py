@@ -94,6 +94,7 @@ def test_a_comparison_has_a_panel_per_optimizer_and_a_place_per_method():
                 for seed in (0, 1)
             ]  # fmt: skip
             np.testing.assert_allclose(dots(ax, face), sorted(wanted))
+        assert all(same_color(c.get_edgecolor()[0], TEST) for c in ax.collections)
         assert list(ax.get_xticks()) == [0, 1, 2]
         assert low is None or ax.get_ylim()[0] == low
     names = [label.get_text() for label in fig.axes[2].get_xticklabels()]
@@ -119,9 +120,10 @@ def test_without_cross_entropy_there_is_no_temperature_to_show():
 
 
 def test_remedies_stand_where_their_error_and_robust_margin_are():
-    fig = remedies_figure(compared(METHODS))
-    assert [ax.get_title() for ax in fig.axes] == ["SGD", "AdamW"]
-    for ax, optimizer in zip(fig.axes, ("sgd", "adamw"), strict=True):
+    optimizers = ("sgd", "adamw", "muon")
+    fig = remedies_figure(compared(METHODS, optimizers))
+    assert [ax.get_title() for ax in fig.axes] == ["SGD", "AdamW", "Muon"]
+    for ax, optimizer in zip(fig.axes, optimizers, strict=True):
         shown = {c.get_label(): c for c in ax.collections}
         assert list(shown) == list(REMEDIES)
         for remedy, marks in shown.items():
@@ -137,11 +139,12 @@ def test_remedies_stand_where_their_error_and_robust_margin_are():
             np.testing.assert_allclose(marks.get_offsets(), wanted)
             looked = method in ("Rob", "CalMO")
             assert same_color(marks.get_facecolor()[0], TEST if looked else "white"), remedy
+            assert same_color(marks.get_edgecolor()[0], TEST)  # white on white shows nothing
         shapes = {c.get_paths()[0].vertices.tobytes() for c in ax.collections}
         assert len(shapes) == len(REMEDIES)  # marks can be told from each other
         assert [line.tolist()[1] for line in lines(ax, linestyle="--")] == [[0, 0]]
         assert ax.get_xlabel() == "test ECE" and ax.get_xlim()[0] == 0
-    first, last = fig.axes
+    first, _, last = fig.axes
     assert first.get_xlim() == last.get_xlim() and first.get_ylim() == last.get_ylim()
     assert first.get_ylabel() == "mean robust margin (logits)" and first.get_legend() is None
     assert [text.get_text() for text in last.get_legend().get_texts()] == list(REMEDIES)

@@ -62,6 +62,7 @@ def test_a_figure_is_drawn_on_the_given_axes_or_on_its_own(draw, given):
     assert content(second) == empty and len(plt.get_fignums()) == 1
     own = draw(*given)
     assert len(plt.get_fignums()) == 2 and content(own) == content(first)
+    assert own.figure.axes == [own]
     assert own.figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0) and own.figure.dpi == 110
 
 
@@ -105,8 +106,10 @@ def test_matched_loss_plane_draws_one_optimizer_before_sgd(column, rate):
     # Time runs right: the loss falls. Only the training ECE is bounded by it.
     assert ax.xaxis_inverted() and ax.get_ylim() == limits
     assert ax.get_xscale() == ax.get_yscale() == "log"
-    bound = lines(ax, color=plots.BOUND)
+    assert ax.get_xlim()[0] > np.log(10) and ax.get_xlim()[1] < 1e-3  # from chance to the end
+    bound = lines(ax, color=plots.BOUND, linestyle="--")
     assert len(bound) == (column == "train_ece")
+    assert words(ax) == ["ECE = loss "] * len(bound)
     assert all((x == y).all() for x, y in bound)
     assert ax.get_title() == "Muon, SGD in grey"
 
