@@ -98,7 +98,7 @@ def stops_figure(sweeps: Mapping[str, Sweep[TrajectoryConfig]]) -> Figure:
         ValueError: a run lacks a quantity.
     """
     size = 4.6 * len(sweeps), 5.2
-    fig, axes = plots.panels(2, len(sweeps), size, sharex=True, sharey=True)
+    fig, axes = plots.panels(2, len(sweeps), size, sharex=True)
     for row, column in zip(axes, ("train_ece", "test_ece"), strict=True):
         for ax, (title, sweep) in zip(row, sweeps.items(), strict=True):
             _draw_stops(ax, sweep, column)
