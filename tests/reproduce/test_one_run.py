@@ -54,11 +54,8 @@ def test_a_run_is_that_of_its_configuration(config, tmp_path, capsys):
     assert capsys.readouterr().err == ""  # the bar is the sweep's
 
 
-def test_a_trajectory_starts_as_its_seed_says_and_bulk_sgd_sees_the_training_images():
+def test_bulk_sgd_sees_the_training_images():
     data = data_of(SHORT)
-    model, optimizer = one_run.trajectory_start(SHORT, data)
-    assert same(model, mlp((1, 28, 28), (6,), 10, seed=5))
-    assert not same(model, mlp((1, 28, 28), (6,), 10, seed=4))
     bulk = replace(SHORT, optimizer="bulk_sgd", options={"directions": 2})
     _, optimizer = one_run.trajectory_start(bulk, data)
     assert optimizer.param_groups[0]["lr"] == SHORT.lr
@@ -89,9 +86,18 @@ def test_what_is_no_configuration_is_refused(monkeypatch):
     assert now == [1, 3, 1]
 
 
-def test_a_networks_start_is_that_of_its_kind_and_seed():
-    assert same(one_run._model(FOCAL), small_cnn((1, 28, 28), n_classes=10, seed=5))
-    assert same(one_run._model(replace(FOCAL, model="resnet20")), resnet20(1, 10, seed=5))
+@pytest.mark.parametrize(("shape", "classes"), [((1, 28, 28), 10), ((3, 32, 32), 7)])
+def test_a_networks_start_is_that_of_its_kind_its_images_and_its_seed(shape, classes, monkeypatch):
+    data = SimpleNamespace(
+        train=SimpleNamespace(inputs=torch.zeros(2, *shape)), classes=range(classes)
+    )
+    monkeypatch.setattr(one_run, "data_of", lambda config: data)
+    small, large = one_run._model(FOCAL), one_run._model(replace(FOCAL, model="resnet20"))
+    assert same(small, small_cnn(shape, n_classes=classes, seed=5))
+    assert same(large, resnet20(shape[0], classes, seed=5))
+    model, _ = one_run.trajectory_start(SHORT, data)
+    assert same(model, mlp(shape, (6,), classes, seed=5))
+    assert not same(model, mlp(shape, (6,), classes, seed=4))
 
 
 # --- the end of a run of the comparison
@@ -180,6 +186,16 @@ def test_a_linear_network_is_measured_as_can_be_counted():
     }
 
 
+def test_a_network_that_cannot_decide_is_not_robust():
+    data = load_dataset("fashion_mnist_small")
+    parts = {name: getattr(data, name).head(20) for name in ("train", "validation", "test")}
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    row = one_run.evaluation(model, replace(data, **parts), attacked_samples=20)
+    assert row["test_robust_margin"] == row["test_robust_accuracy"] == 0
+
+
 # --- the time of a step
 
 
@@ -204,10 +220,16 @@ def test_a_steps_time_is_the_median_over_whole_batches(batch_size, images, monke
         return lambda *given: losses.append(loss(*given)) or losses[-1]
 
     monkeypatch.setattr(ComparisonConfig, "make_loss", watched)
+    made, make = [], one_run.make_optimizer
+    monkeypatch.setattr(
+        one_run, "make_optimizer", lambda *a, **o: made.append(make(*a, **o)) or made[0]
+    )
     with register_module_forward_hook(lambda m, given, _: sizes.append(len(given[0]))):
         seconds = one_run.step_seconds(replace(FOCAL, batch_size=batch_size))
     assert set(sizes) == {images} and next(lengths, None) is None
     assert seconds == 9.50001
+    (group,) = made[0].param_groups
+    assert (type(made[0]), group["lr"], group["momentum"]) == (torch.optim.SGD, 0.02, 0.9)
     first, *_, last = [float(terms.total.detach()) for terms in losses]
     assert len(losses) == 20 and last < 0.9 * first  # it is training, from gradients of its own
 

@@ -74,8 +74,8 @@ def test_arguments_by_default_are_those_that_the_help_tells(monkeypatch, capsys)
         parse("--help")
     text = re.sub(r"\s+", " ", capsys.readouterr().out)
     for words in (
-        r"of the paper; all: every trajectory; methods: tables 2 and A2; grid: CalMO's two weights; "
-        r"shift: shifted test images",
+        "of the paper; all: every trajectory; methods: tables 2 and A2; grid: CalMO's two "
+        "weights; shift: shifted test images",
         r"--dataset {[^}]*} default: the profile's",
         r"--profile {quick,full} quick: [^()]*\(default: \$CALIBCOURSE_PROFILE, else quick\)",
         r"--seeds SEED \[SEED \.\.\.\] [^()]*\(default: 0 1 2\)",
