@@ -53,16 +53,21 @@ def closed_figures():
 
 
 def test_the_line_is_the_mean_over_seeds_and_the_band_their_range():
-    sweep = Sweep((run(1.0, seed=0), run(2.0, seed=1), run(6.0, seed=2)))
-    fig = trajectories_figure(sweep, ["sharpness"])
+    runs = [run(height, seed=seed) for seed, height in enumerate((1.0, 2.0, 6.0))]
+    for row in (row for run in runs for row in run.history.rows):
+        row["sharpness"] *= row["step"]
+    fig = trajectories_figure(Sweep(tuple(runs)), ["sharpness"])
     (ax,) = fig.axes
     (line,) = ax.lines
     np.testing.assert_array_equal(line.get_xdata(), STEPS[1:])  # step 0 has no logarithm
-    np.testing.assert_allclose(line.get_ydata(), 3.0)
+    np.testing.assert_allclose(line.get_ydata(), np.multiply(3, STEPS[1:]))
     (band,) = ax.collections
     corners = band.get_paths()[0].vertices
-    assert corners[:, 1].min() == 1.0 and corners[:, 1].max() == 6.0
+    for step in STEPS[1:]:
+        edges = corners[corners[:, 0] == step, 1]
+        assert (edges.min(), edges.max()) == (step, 6 * step)
     assert (corners[:, 0].min(), corners[:, 0].max()) == (1, 8)
+    np.testing.assert_array_equal(band.get_facecolor()[0][:3], to_rgb(line.get_color()))
 
 
 def test_the_darker_the_larger_the_learning_rate():
