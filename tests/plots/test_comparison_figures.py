@@ -187,9 +187,11 @@ def weighed() -> Sweep:
     return Sweep(tuple(runs))
 
 
-@pytest.mark.parametrize(("rule", "chosen"), [("final", (2, 1)), ("best", (0, 3))])
-def test_a_grid_shows_every_cell_and_frames_that_of_the_lowest_validation_loss(rule, chosen):
-    fig = grid_figure(weighed(), rule)
+@pytest.mark.parametrize(
+    ("asked", "rule", "chosen"), [((), "final", (2, 1)), (("best",), "best", (0, 3))]
+)
+def test_a_grid_shows_every_cell_and_frames_that_of_the_lowest_validation_loss(asked, rule, chosen):
+    fig = grid_figure(weighed(), *asked)
     columns = {
         "validation NLL (chooses)": ("validation_loss", np.argmin),
         "test ECE": ("test_ece", np.argmin),
