@@ -46,6 +46,8 @@ def test_a_run_is_that_of_its_configuration(config, tmp_path, capsys):
         "lr": config.lr, "steps": 4, "batch_size": config.batch_size, "seed": 5, "device": "cpu",
     }  # fmt: skip
     assert list(history.column("step")) == config.probe_steps
+    watched = {"train_ece", "validation_loss" if config is FOCAL else "sharpness"}
+    assert all(watched <= row.keys() for row in history.rows)
     (group,) = made["optimizer_groups"]
     assert group["momentum"] == config.options.get("momentum", 0)
     told = [made["loss"]["name"], made["loss"].get("gamma")]
