@@ -186,7 +186,10 @@ REFUSED = {
     "long double": (npz(logits=LOGITS.astype(np.longdouble), target=TARGET), {}, "64 bits"),
     "texts": (npz(logits=np.array([["a", "b"]]), target=TARGET), {}, "64 bits"),
     "three axes": (npz(logits=LOGITS[None], target=TARGET), {}, r"shape \(N, K\)"),
-    "no samples": (npz(logits=np.zeros((0, 2)), target=np.zeros(0, int)), {}, "shape"),
+    "no samples": (npz(logits=np.zeros((0, 2)), target=np.zeros(0, int)), {},
+                   r"scores must be numbers of shape .*, got float64, \(0, 2\)"),
+    "one number": (npz(logits=1.5, target=0), {},
+                   r"scores must be numbers of shape .*, got float64, \(\)"),
     "bool scores": (npz(logits=LOGITS > 0, target=TARGET), {}, "must be numbers"),
     "too few labels": (npz(logits=LOGITS, target=TARGET[:-1]), {}, r"shape \(300,\)"),
     "one-hot labels": (npz(logits=LOGITS, target=np.eye(4)[TARGET]), {}, "one-hot labels"),
@@ -222,6 +225,7 @@ REFUSED = {
     "objects": (member(header("(2, 2)", "'|O'")), {}, "64 bits, got object"),
     "code in the header": (
         member(header("(2, 2)", "__import__('os').system('true')")), {}, "sound header"),
+    "a long header": (member(header("(2, 2)" + 10_000 * " ")), {}, "sound header"),
     "unknown version": (member(header("(2, 2)", version=b"\x07\x00")), {}, "sound header"),
 }  # fmt: skip
 

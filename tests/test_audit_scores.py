@@ -138,6 +138,18 @@ def test_a_constant_is_a_mask_where_more_than_one_in_a_hundred_samples_has_it(n_
     assert int((logits == lowest).sum()) == n_masks
 
 
+@pytest.mark.parametrize(("n_masks", "read"), [(1, -2e4), (2, MASKED)])
+def test_of_few_samples_two_are_needed_for_a_mask(n_masks, read):
+    values = LOGITS.copy()
+    values[:n_masks, 2] = -2e4
+    assert float(as_logits(values, TARGET)[0].min()) == read
+
+
+def test_rows_lie_one_after_another_in_memory():
+    """Whatever their order in the file: what follows reads blocks of samples."""
+    assert as_logits(np.asfortranarray(LOGITS), TARGET)[0].is_contiguous()
+
+
 def test_a_constant_that_is_not_low_is_no_mask():
     values = np.tile(LOGITS, (50, 1))
     values[:, 2] = -9999.0

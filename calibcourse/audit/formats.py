@@ -17,7 +17,6 @@ import torch
 from .._files import open_regular, shortened
 
 MAX_BYTES = 4 * 2**30  # of an array; a million samples of a thousand classes fit
-_MAX_HEADER = 10_000  # characters of an .npy header, numpy's own limit
 _MAX_LINE = 2**20  # bytes of a table's first line; the names of 20,000 classes fit
 SCORES = {
     "logits": None,  # the name that everybody uses, also for what is no logits
@@ -131,12 +130,12 @@ def _check_header(stream: IO[bytes], size: int, name: str) -> None:
     }
     try:
         version = np.lib.format.read_magic(stream)
-        shape, _, dtype = readers[version](stream, max_header_size=_MAX_HEADER)
+        shape, _, dtype = readers[version](stream)
     except (KeyError, ValueError) as error:
         raise ValueError(f"{name} must have a sound header of .npy format 1.0 or 2.0") from error
     if dtype.kind not in "fiub" or dtype.itemsize > 8:
         raise ValueError(f"{name} must hold numbers of at most 64 bits, got {dtype}")
-    if min(shape, default=0) < 0:
+    if any(length < 0 for length in shape):
         raise ValueError(f"{name} must have a shape of whole numbers, got {shape}")
     _check_size(name, math.prod(shape) * dtype.itemsize, size - stream.tell())
 
