@@ -215,7 +215,7 @@ REFUSED = {
     "old pt": (raw(pickle.dumps({"logits": 1}), ".pt"), {}, r"sound \.pt file"),
     "another ending": (raw(b"x", ".mat"), {}, r"must end in \.npz, .*got \.mat"),
     "empty": (raw(b""), {}, r"sound \.npz file"),
-    "no archive": (raw(b"0" * 1000), {}, r"sound \.npz file"),
+    "no archive": (raw(b"0" * 1000), {}, r" must be a sound \.npz file: File is not a zip file$"),
     "a pickle": (raw(b"\x80\x04K\x01."), {}, r"sound \.npz file"),
     "no array": (member(b"not an array"), {}, "sound header"),
     "cut off": (member(header("(2, 2)") + bytes(31)), {}, "cut off: 31 bytes are there of 32"),

@@ -196,6 +196,15 @@ def test_a_refusal_says_what_is_wrong_and_what_to_do(name, tmp_path):
         read_arrays(path)
 
 
+def test_an_empty_name_in_a_file_is_a_name(tmp_path):
+    """It is no array without a name, as in .npy, which would be taken for whatever is asked."""
+    path, labels = tmp_path / "model.pt", tmp_path / "labels.npy"
+    torch.save({"": tensor(SCORES)}, path)
+    np.save(labels, LABELS)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))} holds no scores: "):
+        read_arrays(path, labels)
+
+
 @pytest.mark.filterwarnings("ignore")  # torch itself warns of quantized tensors
 def test_quantized_scores_are_refused(tmp_path):
     path = tmp_path / "model.pt"

@@ -61,7 +61,7 @@ def read_arrays(
     """
     content = _read(path, tuple(SCORES) + (() if labels else LABELS))
     name, scores = _pick(content, tuple(SCORES), path, "scores")
-    if labels is None and list(content) == [""]:
+    if labels is None and content.get("") is not None:
         raise ValueError(f"{path} holds one array: give the labels by --labels FILE")
     if labels is None:
         return name, scores, _pick(content, LABELS, path, "labels")[1]
@@ -95,8 +95,9 @@ def _pick(
         return found[0], content[found[0]]
     if len(found) > 1:
         raise ValueError(f"{path} must hold one array of {what}, got {', '.join(found)}")
-    if list(content) == [""]:  # one array without a name
-        return names[0], content[""]
+    nameless = content.get("")
+    if nameless is not None:
+        return names[0], nameless
     there = shortened(", ".join(sorted(content))) or "nothing"
     raise ValueError(
         f"{path} holds no {what}: expected one of {', '.join(names)}, found {there}. Write it by "

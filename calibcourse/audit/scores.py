@@ -97,7 +97,7 @@ def _as_rows(values: np.ndarray) -> np.ndarray:
             f"scores must be numbers of shape (N, K) or (N,), got {values.dtype}, {values.shape}"
         )
     single = values.dtype.kind == "f" and values.dtype.itemsize <= 4
-    values = np.array(values, dtype=np.float32 if single else np.float64, order="C", copy=None)
+    values = np.ascontiguousarray(values, dtype=np.float32 if single else np.float64)
     highest = values.max(1)
     if not np.isfinite(highest).all():
         row = int((~np.isfinite(highest)).argmax())
