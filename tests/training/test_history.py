@@ -24,6 +24,7 @@ def test_schedules_increase_from_start_to_end_with_at_most_n_steps(steps, n):
 
 def test_even_steps_are_all_steps_where_there_are_fewer():
     assert even_steps(3, 40) == [0, 1, 2, 3]
+    assert even_steps(0, 40) == [0]
 
 
 def test_log_steps_are_a_constant_factor_apart_and_as_many_as_asked_for():

@@ -17,6 +17,7 @@ from training_cases import (
 )
 
 from calibcourse._files import read_json, write_atomically
+from calibcourse.history import even_steps
 from calibcourse.losses import CrossEntropy, LossTerms
 from calibcourse.models import small_cnn
 from calibcourse.optimizers import make_optimizer
@@ -133,6 +134,11 @@ def test_rows_stand_at_the_scheduled_steps_and_describe_those_parameters():
     assert torch.equal(seen[1], weights(halfway))
 
 
+def test_a_run_is_probed_at_forty_even_steps_unless_told_otherwise():
+    history = fit(small_mlp(), DATA, lr=0.1, steps=100, progress=False)
+    assert history.column("step").tolist() == even_steps(100, 40)
+
+
 def test_convolutional_network_trains_with_every_name():
     def loss_probe(model, data):
         return {"loss": CrossEntropy()(model, data.train.inputs, data.train.target).total.item()}
@@ -150,19 +156,19 @@ def two_columns(model, data):
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"steps": 0}, ValueError, "steps"),
-        ({"steps": 2.0}, TypeError, "steps"),
-        ({"batch_size": 0}, ValueError, "batch_size"),
+        ({"steps": 0}, ValueError, r"^steps must be at least 1"),
+        ({"steps": 2.0}, TypeError, r"^steps must be an int"),
+        ({"batch_size": 0}, ValueError, r"^batch_size must be at least 1"),
         ({"lr": None}, ValueError, "lr must be given"),
         ({"lr": -1.0}, ValueError, "lr"),
         ({"optimizer": "sdg"}, ValueError, "adamw, .*sgd.*'sdg'"),
         ({"optimizer": "gd"}, ValueError, "batch_size must be None"),
         ({"optimizer": object()}, TypeError, "optimizer"),
         ({"probe_steps": [13]}, ValueError, r"probe_steps .* 0\.\.12, got \[13\]"),
-        ({"probe_steps": 1}, ValueError, "probe_steps"),
+        ({"probe_steps": 1}, ValueError, r"^probe_steps must be at least 2"),
         ({"probes": [norm_probe, norm_probe]}, ValueError, "got twice: norm$"),
         ({"probes": [two_columns, norm_probe, two_columns]}, ValueError, "got twice: bias, mean$"),
-        ({"seed": -1}, ValueError, "seed"),
+        ({"seed": -1}, ValueError, r"^seed must"),
     ],
 )
 def test_bad_arguments_are_named(changes, error, words):
