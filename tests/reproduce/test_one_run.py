@@ -72,8 +72,9 @@ def test_a_trajectory_is_watched_on_both_splits_with_all_bounds():
     row = {name: value for probe in probes for name, value in probe(model, data).items()}
     shared = {name.partition("_")[2] for name in row if name.startswith("train_")}
     assert shared == {name.partition("_")[2] for name in row if name.startswith("test_")}
-    assert {"ece", "kce", "margin_q05", "log_u0", "log_l4", "log_u6"} <= shared
+    assert {"ece", "margin_q05", "log_lower", "log_upper", "log_u0", "log_u6"} <= shared
     assert {"sharpness", "batch_sharpness"} <= row.keys()
+    assert not any(name.startswith("validation") for name in row)
     ladders = [(p.split, p.samples) for p in probes if isinstance(p, LadderProbe)]
     assert ladders == [("train", None), ("test", 500)]
 
@@ -249,6 +250,16 @@ def test_on_a_device_a_step_ends_when_the_device_has_done_it(monkeypatch):
     monkeypatch.setattr(one_run, "time", SimpleNamespace(perf_counter=perf_counter))
     assert one_run.step_seconds(replace(FOCAL, device="cuda")) == 2
     assert events == ["done", "read"] * 40
+
+
+@pytest.mark.cuda
+def test_network_and_images_are_on_the_device_of_the_run():
+    config = replace(SHORT, device="cuda")
+    data = data_of(config)
+    model, _ = one_run.trajectory_start(config, data)
+    network = one_run._model(replace(FOCAL, device="cuda"))
+    places = [data.test.inputs, *model.parameters(), *network.parameters()]
+    assert {place.device.type for place in places} == {"cuda"}
 
 
 # --- images
