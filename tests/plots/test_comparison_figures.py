@@ -99,13 +99,16 @@ def test_a_comparison_has_a_panel_per_optimizer_and_a_place_per_method():
         assert low is None or ax.get_ylim()[0] == low
     names = [label.get_text() for label in fig.axes[2].get_xticklabels()]
     assert names == ["CE", "CalMO", "CE + temperature"]
+    shown = [any(label.get_visible() for label in ax.get_xticklabels()) for ax in fig.axes]
+    assert shown == [False, False, True, True]  # once for both rows
     assert [ax.get_ylabel() for ax in fig.axes[::2]] == ["test ECE", "test accuracy"]
     (box,) = [ax.get_legend() for ax in fig.axes if ax.get_legend()]
     told = {
         text.get_text(): handle.get_facecolor()
         for text, handle in zip(box.get_texts(), box.legend_handles, strict=True)
     }
-    assert list(told) == ["final step", "best validation step"]
+    names = [text.get_text() for text in box.get_texts()]  # once each
+    assert names == ["final step", "best validation step"]
     assert same_color(told["final step"][0], TEST)
     assert same_color(told["best validation step"][0], "white")
     # Each row has one scale, so that optimizers can be compared.
