@@ -387,6 +387,17 @@ def test_a_run_of_a_stack_that_cannot_start_costs_no_other(tmp_path, stacked):
     assert stacked.seeds == [[0, 1, 2]] and stacked.alone == [0]
 
 
+def test_failures_of_all_stacks_are_told(tmp_path, stacked):
+    stacked.fails[1] = ValueError("damaged")
+    configs = [replace(TINY, steps=steps, seed=seed) for steps in (4, 5) for seed in (0, 1)]
+    with pytest.raises(SweepError) as told:
+        run_all(configs, tmp_path, progress=False, stacked=True)
+    assert stacked.seeds == [[0, 1], [0, 1]]
+    assert str(told.value).splitlines()[1:] == [
+        f"  {config.key}: ValueError: damaged" for config in configs[1::2]
+    ]
+
+
 def test_a_stack_that_fails_as_a_whole_is_told_of_each_of_its_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "train_stacked", None)
     with pytest.raises(SweepError) as told:
