@@ -97,7 +97,7 @@ def fit_stacked(
     steps: int,
     batch_size: int | None = None,
     probes: Sequence[Sequence[Probe]],
-    probe_steps: int | Sequence[int] = 40,
+    probe_steps: int | Sequence[int],
     seeds: Sequence[int],
     checkpoints: Sequence[str | os.PathLike[str]] | None = None,
 ) -> list[History | Exception]:

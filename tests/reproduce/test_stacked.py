@@ -322,7 +322,7 @@ def test_what_cannot_be_stacked_is_refused():
         (plain, "sgd", {}, {"seeds": [-1]}, ValueError, "seed must "),
     ]:  # fmt: skip
         optimizer = make_optimizer(name, model, 0.1, **options)
-        arguments = {"steps": 1, "probes": [[]], "seeds": [0]} | settings
+        arguments = {"steps": 1, "probe_steps": 2, "probes": [[]], "seeds": [0]} | settings
         with pytest.raises(error, match=f"^{words}"):
             fit_stacked([model], data, [optimizer], **arguments)
 
