@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -226,6 +227,13 @@ def test_a_killed_stack_goes_on_stacked_or_singly(name, tmp_path, no_bfloat16):
     # A copy of one run's parameters is what its file holds, not all runs' of the stack.
     assert paths[0].stat().st_size < 3 * paths[1].stat().st_size
     assert all(path.exists() for path in paths)
+    # All stacked: two of them catch up with the first, and the three go on together.
+    models, optimizers, settings, stacked = again([[Stops(99)] for _ in runs])
+    stacked["checkpoints"] = [shutil.copy(path, f"{path}.copy") for path in paths]
+    for ours, theirs in zip(
+        fit_stacked(models, data, optimizers, **settings, **stacked), whole, strict=True
+    ):
+        assert_rows_equal(ours, theirs, rtol=1e-10, atol=1e-10)
     # One of them singly, then all stacked: the others catch up with what is finished.
     models, optimizers, settings, stacked = again([[Stops(99)] for _ in runs])
     alone = fit(
