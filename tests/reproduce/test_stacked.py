@@ -162,13 +162,13 @@ def test_matrices_become_orthogonal_as_in_torch(shape):
 @pytest.mark.parametrize("optimizer", ["sgd", "sam", "adamw"])
 @pytest.mark.filterwarnings("ignore:training diverged:RuntimeWarning")
 def test_a_run_that_diverges_ends_as_a_single_one_and_costs_no_other(optimizer):
-    data, runs = small_data(torch.float64), [(0, 0.05), (1, 1.7e308), (2, 0.01)]
+    data, runs = small_data(torch.float64), [(0, 1.7e308), (1, 0.05), (2, 1.7e308)]
     arguments = {"runs": runs, "steps": 12, "probe_steps": [0, 4, 8, 12]}
     models, optimizers, settings, stacked = together(optimizer, {}, **arguments)
     ours = fit_stacked(models, data, optimizers, **settings, **stacked)
     singles, optimizers, settings, stacked = together(optimizer, {}, **arguments)
     theirs = singly(singles, data, optimizers, settings, stacked)
-    assert [h.diverged_at is None for h in theirs] == [True, False, True]
+    assert [h.diverged_at is None for h in theirs] == [False, True, False]
     for a, b, model, single in zip(ours, theirs, models, singles, strict=True):
         assert a.diverged_at == b.diverged_at
         assert_rows_equal(a, b, rtol=1e-10, atol=1e-10)
@@ -203,7 +203,7 @@ class Stops:
 
 
 @pytest.mark.parametrize(
-    "name", ["sgd", "muon", *(pytest.param(n, marks=pytest.mark.slow) for n in ("adamw", "sam"))]
+    "name", ["sgd", "adamw", "muon", pytest.param("sam", marks=pytest.mark.slow)]
 )
 def test_a_killed_stack_goes_on_stacked_or_singly(name, tmp_path, no_bfloat16):
     data, runs = small_data(torch.float64), [(0, 0.01), (1, 0.05), (2, 0.05)]
