@@ -22,7 +22,7 @@ from calibcourse.reproduce import cli as reproduce_cli
 from calibcourse.reproduce.one_run import train
 from calibcourse.reproduce.runner import SweepError, record_path
 from calibcourse.reproduce.stacked import _Stack, _start, fit_stacked, stacks, train_stacked
-from calibcourse.reproduce.stacked_updates import orthogonal
+from calibcourse.reproduce.stacked_updates import lanes, orthogonal
 from calibcourse.training import fit
 
 OPTIMIZERS = {
@@ -157,6 +157,13 @@ def test_matrices_become_orthogonal_as_in_torch(shape):
         theirs = -parameter.detach() / max(1, shape[0] / shape[1]) ** 0.5
         # bfloat16 has 8 binary digits; five iterations of two products round ten times.
         torch.testing.assert_close(made.float(), theirs, rtol=0, atol=2**-5)
+
+
+def test_a_value_per_run_meets_parameters_in_their_own_precision():
+    """A float64 rate would make every product on a device float64."""
+    values = lanes(torch.tensor([1.0, 2.0], dtype=torch.float64), torch.zeros(2, 3, 4))
+    assert values.dtype == torch.float32
+    assert values.tolist() == [[[1.0]], [[2.0]]]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "sam", "adamw"])
