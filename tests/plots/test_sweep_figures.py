@@ -110,6 +110,9 @@ def test_matched_loss_plane_draws_one_optimizer_before_sgd(column, rate):
     bound = lines(ax, color=plots.BOUND, linestyle="--")
     assert len(bound) == (column == "train_ece")
     assert words(ax) == ["ECE = loss "] * len(bound)
+    assert all(text.xy[0] == text.xy[1] for text in ax.texts)  # it stands at its line
+    labels = ("training loss (nats)", reproduce.MATCHED[column][0])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == labels
     assert all((x == y).all() for x, y in bound)
     assert ax.get_title() == "Muon, SGD in grey"
 
