@@ -380,6 +380,7 @@ def stack_of(name, data, device):
 def test_an_update_never_waits_for_the_device(name):
     with pretend_device() as device:
         stack = stack_of(name, small_data().to("cuda"), "cuda")
+        assert stack.count.device.type == stack.diverged_at.device.type == "cuda"
         stack.advance(1)
         device.clear()
         stack.advance(2)  # of an epoch's three
