@@ -32,7 +32,7 @@ def opposite_errors(n_samples: int = 4000):
 SEED = 3  # not that of any default
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def too_sure() -> Audit:
     return audit(*drawn(scale=2.0), n_resamples=50, seed=SEED)
 
