@@ -289,14 +289,19 @@ def test_few_logits_are_worked_on_at_a_time(limit, n_rows, monkeypatch):
     whole = audit(logits.float(), target, n_resamples=2)
     seen = []
 
-    def spied(values, labels):
-        seen.append(values.shape)
-        return cc.true_margin(values, labels)
+    def spied(function):
+        def call(values, labels):
+            if values.dtype == torch.float64:
+                seen.append(values.shape)
+            return function(values, labels)
+
+        return call
 
     monkeypatch.setattr(measure, "_ROWS", limit)
-    monkeypatch.setattr(measure, "true_margin", spied)
+    for name in ("true_margin", "confidence_and_correct"):
+        monkeypatch.setattr(measure, name, spied(getattr(measure, name)))
     blocks = audit(logits.float(), target, n_resamples=2)
-    assert set(seen) <= {(n_rows, 5), (1, 5)} and sum(n for n, _ in seen) == 51
+    assert set(seen) <= {(n_rows, 5), (1, 5)} and sum(n for n, _ in seen) == 2 * 51
     for name in ("smallest_margin", "worst_percent_of_q", "ece_rescaled"):
         # Vectors of other lengths are added up in another order.
         assert getattr(blocks, name) == pytest.approx(getattr(whole, name), rel=1e-12)
