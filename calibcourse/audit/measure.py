@@ -60,7 +60,8 @@ class Audit:
         capped: no T is best, and `temperature` is where the search ended.
         ece_rescaled: ECE with a temperature, each half of the samples read with that of the other.
         rescaled_by_chance: the upper end of the noise floor with those rescaled confidences.
-        repaired: 1 - ece_rescaled/ece with its interval over samples, T held fixed.
+        repaired: 1 - ece_rescaled/ece with its interval over samples, T held fixed; as for the ECE
+            (see `bootstrap_interval`) a measure of spread, which may leave the estimate out.
         smallest_margin: γ = min m, logit units; below 0 where a prediction is wrong.
         worst_percent_of_q: share of Q = mean exp(-m) held by the 1 % of smallest margins m.
     """
