@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from calibcourse.curvature import top_eigenpairs
+from calibcourse.curvature import Eigenpair, top_eigenpairs
 from calibcourse.optimizers import make_optimizer
 
 
@@ -71,31 +71,41 @@ def converged(monkeypatch):
 
 
 def test_bulk_sgd_finds_its_directions_to_a_hundredth_and_pays_for_no_more(monkeypatch):
-    pairs = []
+    def found(tolerance: float | None = None) -> list[Eigenpair]:
+        pairs: list[Eigenpair] = []
 
-    def watched(*args, **options):
-        pairs.extend(top_eigenpairs(*args, **options))
+        def watched(*args, **options):
+            pairs.extend(top_eigenpairs(*args, **options))
+            return pairs
+
+        monkeypatch.setattr("calibcourse.optimizers.top_eigenpairs", watched)
+        if tolerance:
+            monkeypatch.setattr("calibcourse.optimizers.SUBSPACE_TOLERANCE", tolerance)
+        network = bent_network()
+        optimizer = make_optimizer("bulk_sgd", network, 0.3, inputs=network.inputs, directions=2)
+        optimizer.step(network.closure)
         return pairs
 
-    monkeypatch.setattr("calibcourse.optimizers.top_eigenpairs", watched)
-    network = bent_network()
-    optimizer = make_optimizer("bulk_sgd", network, 0.3, inputs=network.inputs, directions=2)
-    optimizer.step(network.closure)
+    pairs = found()
     residuals = [pair.residual / pair.value for pair in pairs]
     assert all(pair.converged for pair in pairs) and max(residuals) <= 1e-2
     assert max(residuals) > 1e-4  # each product more divides them by about ten
+    coarse, fine = (max(pair.matvecs for pair in found(tol)) for tol in (0.5, 1e-8))
+    assert coarse < fine
 
 
+@pytest.mark.parametrize("of_the_hessian", [False, True])
 @pytest.mark.parametrize("directions", [3, 6, 9])
-def test_bulk_sgd_by_hand_on_a_quadratic(directions, converged):
+def test_bulk_sgd_by_hand_on_a_quadratic(directions, of_the_hessian, converged):
     # Squared error of a linear network is a quadratic, and its Gauss-Newton matrix the Hessian. It
     # acts on each of the 3 classes alike, so every eigenvalue comes three times: only a multiple
     # of 3 directions is a subspace of its own.
     network = linear_network()
     expected = bulk_step_by_hand(network, 0.3, directions)
-    optimizer = make_optimizer(
-        "bulk_sgd", network, 0.3, inputs=network.inputs, directions=directions, loss="mse"
-    )
+    options = dict(inputs=network.inputs, directions=directions, loss="mse")
+    if of_the_hessian:
+        options["target"] = network.target
+    optimizer = make_optimizer("bulk_sgd", network, 0.3, **options)
     optimizer.step(network.closure)
     # Gaps between eigenvalues are above a hundredth of them: vectors to 1e-6, gradients near 1.
     torch.testing.assert_close(network.flat(), expected, rtol=0, atol=1e-6)
