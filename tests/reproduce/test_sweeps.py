@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,13 @@ from calibcourse.reproduce import (
     run_all,
 )
 from calibcourse.reproduce import cli as reproduce_cli
+from calibcourse.reproduce.one_run import train
 from calibcourse.reproduce.runner import SweepError, executor_for, record_path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return histories(run_all(SIX, tmp_path_factory.mktemp("undisturbed"), progress=False))
 
 
 def test_plans_hold_the_sweep_that_the_paper_describes():
@@ -50,6 +56,10 @@ def test_figures_share_their_runs():
     assert {run.key for run in plan("figure1")} < table
     assert {run.key for run in plan("figure2")} == table
     assert {run.key for run in plan("all")} == table | {run.key for run in plan("figure3")}
+
+
+def test_a_slice_of_training_is_what_a_sweep_records(undisturbed):
+    assert train(TINY.__class__(**asdict(SIX[0]))).to_dict() == undisturbed[SIX[0].key]
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch, undisturbed):
