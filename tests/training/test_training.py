@@ -225,5 +225,6 @@ def test_a_history_says_what_was_trained_how():
     }  # fmt: skip
     assert (metadata["seed"], metadata["n_classes"], metadata["steps"]) == (3, 10, 2)
     assert (metadata["device"], metadata["torch"]) == ("cpu", torch.__version__)
+    assert metadata["data"]["train_samples"] == len(DATA.train)
     assert metadata["data"]["name"] == "Anonymous" and metadata["optimizer_groups"][0]["lr"] == 0.1
     assert "n_classes" not in quiet_fit(small_mlp()).metadata
