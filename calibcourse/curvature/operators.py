@@ -439,7 +439,7 @@ class Hessian(_NetworkOperator):
         Raises:
             RuntimeError: as for `matvec`.
         """
-        direction = self._mean(Linearization.vjp)
+        direction = self.gradient()
         largest = direction.abs().max()
         if not largest > 0:
             return None
