@@ -7,6 +7,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 @pytest.fixture(autouse=True)
 def _close_figures():
+    plt.close("all")  # those of files elsewhere
     yield
     plt.close("all")
 

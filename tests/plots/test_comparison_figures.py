@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import same_color, to_rgb
 from plots_cases import lines
@@ -22,12 +21,6 @@ from calibcourse.reproduce import (
     weights_panel,
 )
 from calibcourse.reproduce.plans import GRID
-
-
-@pytest.fixture(autouse=True)
-def closed_figures():
-    yield
-    plt.close("all")
 
 
 def run(optimizer: str, loss: str, options: dict, seed: int, start: dict, best: dict, final: dict):

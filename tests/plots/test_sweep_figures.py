@@ -11,13 +11,6 @@ from calibcourse.history import History
 from calibcourse.reproduce import Run, Sweep, TrajectoryConfig, figures
 
 
-@pytest.fixture(autouse=True)
-def closed_figures():
-    plt.close("all")  # those of another file
-    yield
-    plt.close("all")
-
-
 def gradient_descent(optimizers=("gd",), rates=(0.1, 0.2), seeds=(0, 1)) -> Sweep:
     """Made-up runs that tell optimizer, learning rate and seed by their sharpness."""
     runs = []
