@@ -104,7 +104,8 @@ def test_infinite_logits_count_as_divergence():
     with pytest.warns(RuntimeWarning, match=r"at step 0;.*parameters of step 0\. A sm") as warned:
         history = quiet_fit(small_mlp(), probes=[overflow, LogitProbe(splits=("test",))])
     assert history.diverged_at == 0 and len(history) == 0
-    assert Path(warned[0].filename).name != "training.py"  # but where `fit` was called
+    # Where `fit` was called, inside `quiet_fit`; under the mutation tool, its wrapper of `fit`.
+    assert Path(warned[0].filename).name in ("training_cases.py", "trampoline.py")
 
 
 def test_nan_loss_stops_at_once_and_goes_back_to_the_last_probe(tmp_path):
