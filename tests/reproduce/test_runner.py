@@ -1,6 +1,5 @@
 """Many runs: what stops a sweep before it starts, what is kept, and what is told of failures."""
 
-import argparse
 import json
 import os
 import re
@@ -12,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from reproduce_cases import parse
 
 from calibcourse.data import load_dataset
 from calibcourse.history import History
@@ -109,14 +109,14 @@ def test_a_report_that_cannot_be_written_is_told_before_the_first_run(
         folder = tmp_path / suffix
         (folder / f"figure1.{suffix}").mkdir(parents=True)
         with pytest.raises(OSError, match=rf"cannot write .*figure1\.{suffix}"):
-            cli.run(parsed("figure1", "--out", str(folder)))
+            cli.run(parse("figure1", "--out", str(folder)))
     assert not trained
 
 
 def test_repeated_seeds_are_told_before_the_first_run(tmp_path, trained):
     for name in ("figure1", "methods"):
         with pytest.raises(ValueError, match=r"seeds must be different numbers.*\[1, 1\]"):
-            cli.run(parsed(name, "--out", str(tmp_path), "--seeds", "1", "1"))
+            cli.run(parse(name, "--out", str(tmp_path), "--seeds", "1", "1"))
     assert not trained and not list(tmp_path.iterdir())
 
 
@@ -128,12 +128,6 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_first_run(tmp_path, 
         with pytest.raises(OSError, match=rf"^cannot write to the output folder {folder}: .*File"):
             run_all(THREE, folder, progress=False)
     assert not trained
-
-
-def parsed(*words: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    cli.add_arguments(parser)
-    return parser.parse_args(words)
 
 
 # --- while it runs
