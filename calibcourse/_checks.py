@@ -1,9 +1,9 @@
 """Input validation shared by every module: errors name the argument, the fault and the remedy."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from contextvars import ContextVar
+from typing import Self
 
 import numpy as np
 import torch
@@ -70,9 +70,8 @@ class Once:
         self.later = False
         self.noted: list[Tensor] = []  # extremes to be finite, 0-dim
 
-    @contextmanager
-    def on(self, *parts: Tensor, later: bool = False) -> Iterator[None]:
-        """A block in which the parts are known to be samples of the whole, in the same order.
+    def on(self, *parts: Tensor, later: bool = False) -> Self:
+        """For a `with` block: the parts are known to be samples of the whole, in the same order.
 
         Args:
             parts: the samples at hand.
@@ -81,11 +80,13 @@ class Once:
         self._parts, self.later = tuple((part, _version(part)) for part in parts), later
         if not self._whole:
             self._ranges = {}
-        token = _once.set(self)
-        try:
-            yield
-        finally:
-            _once.reset(token)
+        return self
+
+    def __enter__(self) -> None:
+        self._token = _once.set(self)
+
+    def __exit__(self, *error: object) -> None:
+        _once.reset(self._token)
 
     def all_finite(self, *values: Tensor) -> bool:
         """Whether the values, and everything noted since the last time, are finite: one wait."""
@@ -139,9 +140,10 @@ def numbers(values: Sequence[Tensor]) -> list[float]:
 def check_finite(values: Tensor, name: str) -> None:
     """Require that no element is NaN or infinite; or note it for later."""
     once = _once.get()
-    if once and once.later and values.numel() and once.range_of(values) is None:
+    known = once.range_of(values) if once else None
+    if known is None and once and once.later and values.numel():
         once.noted += torch.aminmax(values.detach())
-    elif not is_finite(values):
+    elif not (all(map(math.isfinite, known)) if known else is_finite(values)):
         bad = int((~torch.isfinite(values)).sum())
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite values")
 

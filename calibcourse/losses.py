@@ -363,7 +363,7 @@ def _called(model: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
 
 
 def _widened(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+    return values.float() if values.dtype.itemsize < 4 else values
 
 
 def _plain_terms(

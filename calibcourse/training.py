@@ -264,6 +264,7 @@ class _Run:
     def probe(self) -> None:
         """Add a row for the present parameters and save the checkpoint."""
         row: dict[str, float] = {"step": self.step}
+        present = _copy(self.model.state_dict())  # first: what is looked at next is in the cache
         try:
             _check_finite(self.model)
             with _looking(self.model) if self.probes else nullcontext():
@@ -277,7 +278,7 @@ class _Run:
             self.diverge()
             return
         self.rows.append(row)
-        self.last_good = _copy(self.model.state_dict())
+        self.last_good = present
         self.save()
 
     def diverge(self) -> None:
