@@ -315,15 +315,16 @@ def _bin_totals(confidence: Tensor, residual: Tensor, correct: Tensor, edges: Te
 
 
 def bin_index(confidence: Tensor, edges: Tensor) -> Tensor:
-    """Index of the bin (edges[b], edges[b+1]] of each confidence; the outer bins are closed."""
+    """Bin (edges[b], edges[b+1]] of each confidence, int32; the outer bins are closed."""
     edges = edges.to(confidence.dtype)
     if _can_compute_index(confidence, edges):
-        # This bin, or the next where the scale, a little too small, or rounding says so.
+        # This bin, or the next where the scale, a little too small, or rounding says so: what the
+        # scale takes to a whole number or beyond lies above that edge.
         scale = (len(edges) - 1) * (1 - 4 * torch.finfo(edges.dtype).eps)
-        index = (confidence * scale).ceil_().sub_(1).clamp_(min=0).to(torch.int64)
+        index = (confidence * scale).to(torch.int32)
         upper = edges[1:].index_select(0, index.flatten()).view_as(confidence)
         return index.add_(confidence > upper)
-    return torch.bucketize(confidence, edges[1:-1])
+    return torch.bucketize(confidence, edges[1:-1], out_int32=True)
 
 
 def _can_compute_index(confidence: Tensor, edges: Tensor) -> bool:

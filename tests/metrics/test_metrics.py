@@ -35,7 +35,7 @@ def test_every_edge_of_every_number_of_bins(dtype):
     for n_bins in range(1, 101):
         edges = binned.equal_width_edges(n_bins)
         assert edges.tolist() == [k / n_bins for k in range(n_bins + 1)]
-        k = torch.arange(n_bins + 1)
+        k = torch.arange(n_bins + 1, dtype=torch.int32)
         on_edge = torch.tensor([k / n_bins for k in range(n_bins + 1)], dtype=dtype)
         above = torch.nextafter(on_edge, torch.full_like(on_edge, 2))[:-1]
         below = torch.nextafter(on_edge, torch.full_like(on_edge, -1))[1:]

@@ -68,7 +68,7 @@ def test_a_bin_is_computed_as_it_would_be_searched_for(n_bins, dtype):
     edges = equal_width_edges(n_bins).to(dtype)
     below, above = (torch.nextafter(edges, edges.new_tensor(to)).clamp(0, 1) for to in (-1.0, 2.0))
     confidence = torch.cat([edges, below, above, torch.linspace(0, 1, MANY).to(dtype)])
-    expected = torch.searchsorted(edges[1:-1], confidence)
+    expected = torch.searchsorted(edges[1:-1], confidence, out_int32=True)
     assert torch.equal(bin_index(confidence, edges), expected)
     assert torch.equal(bin_index(confidence[:, None], edges)[:, 0], expected)
 
