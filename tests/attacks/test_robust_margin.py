@@ -241,15 +241,20 @@ class Valley(nn.Module):
         return torch.cat([2 * (x - 0.6).abs() + 1, torch.zeros_like(x)], 1)
 
 
-@pytest.mark.parametrize("multi_targeted", [False, True])
-def test_refining_steps_fall_linearly_and_the_last_point_counts(multi_targeted):
+@pytest.mark.parametrize("steps, multi_targeted", [(8, False), (6, True)])
+def test_refining_steps_fall_by_one_factor_and_the_last_point_counts(steps, multi_targeted):
     inputs, target = torch.zeros(1, 1).double(), torch.tensor([0])
-    options = {"steps": 4, "multi_targeted": multi_targeted, "clip": None}
-    # Scouted: 1. Refined by steps of 1, 3/4, 1/2 and 1/4: 0, 0.75, 0.25, and last and best 0.5.
+    options = {"steps": steps, "multi_targeted": multi_targeted, "clip": None}
+    visited = [1.0]  # scouted; then six steps to and fro
+    for step in range(6):
+        towards = 1 if visited[-1] < 0.6 else -1
+        visited.append(visited[-1] + towards * steps ** (-step / 5))
+    nearest = min(visited, key=lambda x: abs(x - 0.6))
+    assert nearest == visited[-1]
     found = robust_margin(Valley(), inputs, target, 1.0, **options)
-    assert found.adversarial_inputs.item() == 0.5
-    assert found.margin.item() == pytest.approx(1.2, rel=1e-14)
-    # Of 0.22 each: 0.78, 0.56, 0.78, 0.56, of which the second is nearest.
+    assert found.adversarial_inputs.item() == pytest.approx(nearest, rel=1e-14)
+    assert found.margin.item() == pytest.approx(1 + 2 * abs(nearest - 0.6), rel=1e-14)
+    # Of 0.22 each: 0.78, 0.56, 0.78 and so on, of which the second is nearest.
     found = robust_margin(Valley(), inputs, target, 1.0, step_size=0.22, **options)
     assert found.adversarial_inputs.item() == pytest.approx(0.56, rel=1e-14)
 
@@ -275,25 +280,34 @@ def test_step_size_is_the_length_of_refining_steps():
 class Saturating(nn.Module):
     """Rivals at distances 1, 1 and 2. The first comes nearer by x, and no further than 0.2."""
 
-    def __init__(self, third):
+    def __init__(self, second, third):
         super().__init__()
-        self.third, self.seen = third, 0
+        self.second, self.third, self.seen, self.largest_batch = second, third, 0, 0
 
     def forward(self, x):
         self.seen += len(x)
-        gaps = [1 - x[:, 0].clamp(max=0.2), 1 - x[:, 1] / 2, 2 - self.third * x[:, 2]]
+        self.largest_batch = max(self.largest_batch, len(x))
+        gaps = [1 - x[:, 0].clamp(max=0.2), 1 - self.second * x[:, 1], 2 - self.third * x[:, 2]]
         return torch.stack([torch.zeros_like(gaps[0]), *(-gap for gap in gaps)], 1)
 
 
-def test_every_rival_predicted_to_come_below_the_clean_margin_is_evaluated_and_no_other():
+def test_where_rivals_are_predicted_to_come_nearly_as_low_their_points_are_evaluated():
+    """The first is predicted to come down by 1, which is wrong; three quarters of that decide."""
     inputs, target = torch.zeros(5, 3).double(), torch.tensor([0] * 5)
     seen = {}
-    for third, expected in ((0.9, 0.5), (1.1, 0.5), (1.6, 0.4)):
-        model = Saturating(third)
+    for second, third, expected in ((0.7, 1.7, 0.8), (0.8, 1.7, 0.2), (0.7, 1.8, 0.2)):
+        model = Saturating(second, third)
         found = robust_margin(model, inputs, target, 1.0, steps=3, step_size=0.0, clip=None)
         torch.testing.assert_close(found.margin, torch.full((5,), expected).double())
-        seen[third] = model.seen
-    assert seen[1.1] == seen[1.6] == seen[0.9] + 5
+        seen[second, third] = model.seen
+    assert seen[0.8, 1.7] == seen[0.7, 1.8] == seen[0.7, 1.7] + 2 * 5
+
+
+def test_scouts_are_evaluated_in_batches_no_larger_than_asked_for():
+    inputs, target = torch.zeros(5, 3).double(), torch.tensor([0] * 5)
+    model = Saturating(0.8, 1.8)
+    robust_margin(model, inputs, target, 1.0, steps=3, clip=None)
+    assert model.largest_batch == 5  # of 15 points
 
 
 @pytest.mark.parametrize("inner", [torch.float32, torch.float64])
@@ -329,7 +343,7 @@ class Watched(nn.Module):
 
 def test_it_takes_as_many_backward_passes_as_it_says():
     inputs, target = torch.full((5, 1), 0.5), torch.tensor([0] * 5)
-    for steps, multi_targeted, expected in ((2, False, 4), (5, False, 8), (5, True, 18)):
+    for steps, multi_targeted, expected in ((2, False, 4), (5, False, 7), (5, True, 18)):
         model = Watched()
         robust_margin(model, inputs, target, 0.1, steps=steps, multi_targeted=multi_targeted)
         assert model.backward_passes == expected
