@@ -128,8 +128,8 @@ def robust_margin(
     input, even where another class wins at the border: on linear models it may miss half of the
     drop. So this attack first *scouts*: one full step of length epsilon towards one rival after
     another, `steps` of them if there are as many, which for a linear model is each rival's exact
-    optimum. The first order predicts each gap there, exactly for a linear model. Where other drops
-    of the margin come within a quarter of the largest predicted, all of these points are evaluated.
+    optimum. The first order predicts each gap there, exactly for a linear model. Where more than
+    one rival is predicted to take off half of the largest drop or more, these points are evaluated.
     The best is then *refined* on the margin by two steps for every three of `steps`, of lengths
     falling from epsilon to epsilon / steps, each by the same factor. `multi_targeted=True` refines
     every rival by itself, by `steps` steps.
@@ -149,7 +149,8 @@ def robust_margin(
         norm: "linf" or "l2".
         steps: most rivals to scout, >= 1, and what the number of refining steps follows from. Of
             10 and 10 classes 9 scouts and 7 refining steps: 16 backward and 9 forward passes, and
-            one more forward pass of every scout that is evaluated, on average one or two.
+            one forward pass more of each point that is evaluated: on average one or two in small
+            balls, five in large ones.
         multi_targeted: refine each of the K-1 rivals by itself: (K-1)(steps + 1) backward passes.
         step_size: length of every refining step in input units, >= 0; None for falling lengths.
         clip: (low, high), the range of valid inputs, or None where there is none.
@@ -212,7 +213,7 @@ def _attack(model, ball: Ball, target: Tensor, steps: int, step_size: float | No
     for rank in range(n_scouts):
         points[rank], gaps[rank], _ = scouts.send()
     lowest = gaps.amin(0)
-    close = gaps - lowest <= (scouts.clean_margin - lowest) / 4
+    close = gaps - lowest <= (scouts.clean_margin - lowest) / 2
     gaps.masked_fill_(~close, math.inf)
     contested = (close & (close.sum(0) > 1)).nonzero()
     for pairs in contested.split(len(target)) if len(contested) else ():

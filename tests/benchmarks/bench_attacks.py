@@ -108,7 +108,7 @@ def ours(task: Task, multi_targeted: bool = False) -> Tensor:
 ATTACKS: dict[str, Callable[[Task], Tensor]] = {
     "plain, 20 gradients": plain,
     "halving, 20 gradients": halving,
-    "ours, <= 20 gradients": ours,
+    "ours, <= 17 gradients": ours,
     "ours, multi-targeted": lambda task: ours(task, multi_targeted=True),
 }
 
