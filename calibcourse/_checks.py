@@ -42,10 +42,7 @@ def check_masked_logits_and_target(logits: Tensor, target: Tensor, name: str = "
 
 
 def _check_shape_of_logits(logits: Tensor, name: str) -> None:
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(logits).__name__}")
-    if not logits.is_floating_point():
-        raise TypeError(f"{name} must have a floating dtype, got {logits.dtype}")
+    check_floating(logits, name)
     if logits.ndim != 2:
         raise ValueError(f"{name} must have shape (N, K), got {tuple(logits.shape)}")
     n_samples, n_classes = logits.shape
@@ -53,6 +50,23 @@ def _check_shape_of_logits(logits: Tensor, name: str) -> None:
         raise ValueError(f"{name} must hold at least one sample, got shape {tuple(logits.shape)}")
     if n_classes < 2:
         raise ValueError(f"{name} must have K >= 2 classes, got shape {tuple(logits.shape)}")
+
+
+def check_floating(values: Tensor, name: str) -> None:
+    """Require a dense tensor of float16, bfloat16, float32 or float64 that holds numbers."""
+    if not isinstance(values, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(values).__name__}")
+    if not values.is_floating_point():
+        raise TypeError(f"{name} must have a floating dtype, got {values.dtype}")
+    if values.itemsize == 1:
+        raise TypeError(f"{name} must have a dtype of 16 bits or more, got {values.dtype}")
+    _check_dense(values, name)
+
+
+def _check_dense(values: Tensor, name: str) -> None:
+    if values.layout != torch.strided or values.is_meta:
+        what = "one without numbers, on 'meta'" if values.is_meta else values.layout
+        raise TypeError(f"{name} must be a dense tensor that holds numbers, got {what}")
 
 
 class Once:
@@ -208,13 +222,13 @@ def check_inputs(inputs: Tensor, name: str = "inputs", *, integers: bool = False
     if not isinstance(inputs, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(inputs).__name__}")
     if integers and not inputs.is_floating_point() and not inputs.is_complex():
+        _check_dense(inputs, name)
         if inputs.ndim < 1 or len(inputs) == 0:
             raise ValueError(
                 f"{name} must have shape (N, ...) with N >= 1, got {tuple(inputs.shape)}"
             )
         return
-    if not inputs.is_floating_point():
-        raise TypeError(f"{name} must have a floating dtype, got {inputs.dtype}")
+    check_floating(inputs, name)
     if inputs.ndim < 2 or inputs.shape[0] == 0:
         raise ValueError(f"{name} must have shape (N, ...) with N >= 1, got {tuple(inputs.shape)}")
     check_finite(inputs, name)
@@ -285,9 +299,23 @@ def check_deterministic_model(model: nn.Module) -> None:
 
 
 def check_finite_parameters(model: nn.Module) -> None:
-    """Require that every parameter is finite."""
+    """Require that every parameter is finite, and holds numbers at all."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise ValueError(
+                f"model must hold numbers, but {name!r} is on the device 'meta': build it on a "
+                "real one, or model.to_empty(device=...) and load_state_dict"
+            )
     if are_finite(list(model.parameters())):
         return
     for name, parameter in model.named_parameters():
         if not is_finite(parameter):
             raise ValueError(f"model must have finite parameters, got NaN or inf in {name!r}")
+
+
+def not_twice(error: object) -> ValueError:
+    """What to say where torch has no second derivative."""
+    return ValueError(
+        "model must consist of operations that torch can differentiate twice, got one that it "
+        f"cannot ({error}); replace it by a differentiable one"
+    )

@@ -9,6 +9,7 @@ its own buffers as they were. A few samples tell, in four forward passes.
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import cast
 
 import torch
@@ -38,6 +39,7 @@ PARTS = (
 )
 
 Model = Callable[[Tensor], Tensor]
+Pair = tuple[Tensor, Tensor]
 
 
 class OnCopies(nn.Module):
@@ -134,12 +136,13 @@ def version(tensor: Tensor) -> int:
 
 def usable(values: Tensor) -> Tensor:
     """The tensor, or a copy where it was made under inference mode: no graph may hold such ones."""
-    return values.clone() if values.is_inference() else values
+    inference = isinstance(values, Tensor) and values.is_inference()  # what it is, is checked later
+    return values.clone() if inference else values
 
 
 def plain(model: Model) -> Model:
     """The module inside a compiled or parallel one, neither of which can be taken apart."""
-    if isinstance(model, nn.DataParallel):
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         model = model.module
     return getattr(model, "_orig_mod", model) if isinstance(model, nn.Module) else model
 
@@ -209,13 +212,13 @@ def writes_into(model: Model, inputs: Tensor) -> bool:
 
 
 def in_float64(model: nn.Module, inputs: Tensor) -> Tensor:
-    """The output of a float64 copy of the model, itself left alone."""
+    """The output of a float64 copy of the model, itself left alone; narrower if it casts itself."""
     tensors = {
         name: value.detach().double() if value.is_floating_point() else value
         for name, value in [*model.named_parameters(), *model.named_buffers()]
     }
     inputs = inputs.double() if inputs.is_floating_point() else inputs
-    return call_with(tensors, model, inputs).double()
+    return call_with(tensors, model, inputs)
 
 
 def call_with(tensors: Mapping[str, Tensor], model: nn.Module, inputs: Tensor) -> Tensor:
@@ -250,8 +253,11 @@ def check_is_tensor(result: object) -> None:
 
 def _check_repeats(model: Model, samples: Tensor, output: Tensor) -> None:
     """Require the same output once more."""
-    again = model(samples.clone())
-    if apart := _apart(model, output, again, samples, slice(None), samples):
+
+    def twice(run: Model) -> list[Pair]:
+        return [(output if run is model else run(samples.clone()), run(samples.clone()))]
+
+    if apart := _apart(model, twice):
         raise ValueError(
             "model must say the same when it is called again with the same inputs, but two "
             f"outputs are {apart:.1g} apart: functional dropout, DropPath or noise is at work; "
@@ -260,13 +266,16 @@ def _check_repeats(model: Model, samples: Tensor, output: Tensor) -> None:
 
 
 def _check_one_by_one(model: Model, inputs: Tensor) -> None:
-    """Require the same output of a sample alone and between two others.
+    """Require the same output of a sample alone and among others, and of all in another order.
 
-    Between, because along an axis of time what comes before matters and what comes after does not.
+    The sample is next to last: along an axis of time what comes before matters and what comes after
+    does not, and experts of limited capacity drop whoever comes late.
     """
-    ends = _few(inputs)[[0, -1]]
-    one = inputs[len(inputs) // 2 : len(inputs) // 2 + 1].clone()
-    samples = torch.cat([ends[:1], one, ends[1:]])
+    count = len(inputs)
+    others = spread(count, torch.device("cpu"), MANY - FEW)[: max(0, count - FEW)]
+    last = torch.tensor([0, count // 2, count - 1], device="cpu")
+    samples = inputs[torch.cat([others, last]).to(inputs.device)]
+    one = samples[-2:-1]
     try:
         alone = model(one.clone())
     except Exception as error:  # whatever a model raises that cannot do with fewer samples
@@ -274,49 +283,54 @@ def _check_one_by_one(model: Model, inputs: Tensor) -> None:
             "model must treat samples one by one, but fails on one sample: call model.eval() "
             f"first, and let normalisation keep running statistics ({error})"
         ) from error
-    output = model(samples.clone())[1:2]
-    if apart := _apart(model, output, alone, samples, slice(1, 2), one):
+
+    def differently(run: Model) -> list[Pair]:
+        output = run(samples.clone())
+        by_itself = alone if run is model else run(one.clone())
+        return [(output[-2:-1], by_itself), (output, run(samples.flip(0)).flip(0))]
+
+    if apart := _apart(model, differently):
         raise ValueError(
             "model must treat samples one by one, but the logits of a sample are "
-            f"{apart:.1g} apart alone and among others: statistics of the batch, or attention or "
-            "recurrence along it (batch_first=False), are at work; call model.eval() first, and "
-            "keep samples on axis 0"
+            f"{apart:.1g} apart alone and among others, or in another order: statistics of the "
+            "batch, experts of limited capacity, or attention or recurrence along the batch "
+            "(batch_first=False), are at work; call model.eval() first, and keep samples on axis 0"
         )
 
 
-def _apart(
-    model: Model, first: Tensor, second: Tensor, samples: Tensor, rows: slice, others: Tensor
-) -> float:
-    """How far the outputs of `samples[rows]`, among `samples`, and of `others` are; 0 for rounding.
+def _apart(model: Model, outputs: Callable[[Model], list[Pair]]) -> float:
+    """How far outputs that should be the same are; 0 for rounding.
 
     Rounding may be large beside logits that are small differences of large numbers. But in float64
     it is a billion times smaller, which chance and statistics are not.
     """
-    apart = _distance(first, second, first.dtype)
+    pairs = outputs(model)
+    apart = _distance(pairs, pairs[0][0].dtype)
     if apart and isinstance(model, nn.Module):
         for dtype in {p.dtype for p in model.parameters() if p.is_floating_point()}:
-            if not _distance(first, second, dtype):  # parts of it are in lower precision
+            if not _distance(pairs, dtype):  # parts of it are in lower precision
                 return 0.0
         try:
-            first = in_float64(model, samples.clone())[rows]
-            return _distance(first, in_float64(model, others.clone()), first.dtype)
+            pairs = outputs(partial(in_float64, model))
+            return _distance(pairs, pairs[0][0].dtype)
         except Exception:  # no float64 on the device, or in the model
             return apart
     return apart
 
 
-def _distance(first: Tensor, second: Tensor, dtype: torch.dtype) -> float:
-    """Their largest difference; 0 up to half of a dtype's digits of the largest entry."""
-    if first.shape != second.shape:
+def _distance(pairs: list[Pair], dtype: torch.dtype) -> float:
+    """The largest difference; 0 up to half of a dtype's digits of the largest entry, and of NaN."""
+    if any(first.shape != second.shape for first, second in pairs):
         return math.inf
-    largest, size = torch.stack([(first - second).abs().max(), first.abs().max()]).tolist()
-    slack = torch.finfo(dtype).eps ** 0.5 * size
-    return 0.0 if largest <= slack else largest
+    ends = [end for a, b in pairs for end in ((a - b).abs().max(), a.abs().max())]
+    values, slack = torch.stack(ends).tolist(), torch.finfo(dtype).eps ** 0.5
+    each = zip(values[::2], values[1::2], strict=True)
+    return max(far if far > slack * size else 0.0 for far, size in each)
 
 
-def spread(n_samples: int, device: torch.device) -> Tensor:
+def spread(n_samples: int, device: torch.device, count: int = FEW) -> Tensor:
     """The numbers of a few samples, from the first to the last."""
-    numbers = torch.linspace(0, n_samples - 1, min(FEW, n_samples), dtype=torch.float64)
+    numbers = torch.linspace(0, n_samples - 1, min(count, n_samples), dtype=torch.float64)
     return numbers.round().long().to(device)
 
 
@@ -325,16 +339,32 @@ def _few(inputs: Tensor) -> Tensor:
 
 
 def called(model: Model, inputs: Tensor) -> Tensor:
-    """model(inputs); where it cannot take integers, an error that says so."""
+    """model(inputs); where their device or dtype is another, an error that says so."""
     try:
         return model(inputs)
     except RuntimeError as error:
+        check_fits(model, inputs)
         if inputs.is_floating_point():
             raise
         raise TypeError(
             f"inputs must have a floating dtype for this model, got {inputs.dtype} ({error}); "
             "integers are for models that begin with an embedding"
         ) from error
+
+
+def check_fits(model: Model, inputs: Tensor) -> None:
+    """Require inputs on a device of the model's, and of one of its dtypes where they are floats."""
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    devices = [p.device for p in parameters]
+    dtypes = [p.dtype for p in parameters if p.is_floating_point()]
+    if devices and inputs.device not in devices:
+        raise ValueError(
+            f"inputs must be on the model's device {devices[0]}, got {inputs.device}: move one"
+        )
+    if dtypes and inputs.is_floating_point() and inputs.dtype not in dtypes:
+        raise TypeError(
+            f"inputs must have the model's dtype {dtypes[0]}, got {inputs.dtype}: convert one"
+        )
 
 
 def input_gradient(total: Tensor, point: Tensor, **options: bool) -> Tensor:
@@ -354,14 +384,6 @@ def input_gradient(total: Tensor, point: Tensor, **options: bool) -> Tensor:
             f"({shortened(why)})"
         )
     return found
-
-
-def not_twice(error: object) -> ValueError:
-    """What to say where torch has no second derivative."""
-    return ValueError(
-        "model must consist of operations that torch can differentiate twice, got one that it "
-        f"cannot ({error}); replace it by a differentiable one"
-    )
 
 
 def shortened(text: str) -> str:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._checks import check_inputs, check_logits
-from ._conduct import modes_restored, writes_into
+from ._conduct import modes_restored, usable, writes_into
 from .batches import LoadedBatches, SplitBatches, check_smallest_batch
 from .losses import WRITES, LossTerms, _called, _plain_terms, _widened
 from .optimizers import make_optimizer
@@ -38,6 +38,7 @@ class LossOfLogits:
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
         """The loss of a batch; `cross_entropy` is NaN where the target is no label of each."""
         check_inputs(inputs, integers=True)
+        inputs, target = usable(inputs), usable(target)
         logits = _called(model, inputs)
         check_logits(logits, "model(inputs)")
         logits = _widened(logits)

@@ -30,6 +30,7 @@ from ._checks import (
     check_integer,
     check_logits_and_target,
     check_real,
+    not_twice,
 )
 from ._conduct import (
     call_with,
@@ -37,7 +38,6 @@ from ._conduct import (
     check_is_tensor,
     exact_kernels,
     input_gradient,
-    not_twice,
     plain,
     undisturbed,
     usable,
@@ -116,6 +116,7 @@ class CrossEntropy:
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
         """The loss of a batch, with its terms and the logits, those of ignored samples too."""
         check_inputs(inputs, integers=True)
+        inputs, target = usable(inputs), usable(target)
         logits = _logits(model, inputs, target, self.ignore_index)
         given = {} if self.ignore_index is None else {"ignore_index": self.ignore_index}
         total = F.cross_entropy(
@@ -165,6 +166,7 @@ class FocalLoss:
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
         """The loss of a batch, with its terms and the logits."""
         check_inputs(inputs, integers=True)
+        inputs, target = usable(inputs), usable(target)
         logits = _logits(model, inputs, target)
         # With the soft margin s, p_y = σ(s): neither 1 - p_y nor its powers are ever formed, whose
         # derivatives are 0 · inf where p_y rounds to 1.
@@ -194,6 +196,7 @@ class MeanSquaredError:
     def __call__(self, model: nn.Module, inputs: Tensor, target: Tensor) -> LossTerms:
         """The loss of a batch, with its terms and the logits."""
         check_inputs(inputs, integers=True)
+        inputs, target = usable(inputs), usable(target)
         logits = _logits(model, inputs, target)
         total = F.mse_loss(logits, F.one_hot(target, logits.shape[1]).to(logits))
         return _plain_terms(total, logits, target)
@@ -272,7 +275,7 @@ class CalMO:
         """The loss of a batch, with its terms and the logits."""
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-        model, inputs = plain(model), usable(inputs)
+        model, inputs, target = plain(model), usable(inputs), usable(target)
         # Nothing is clipped, and no range required, where nothing is attacked.
         clip = self.clip if self.robust_weight else None
         ball = Ball(inputs.detach(), self.epsilon, self.norm, clip)

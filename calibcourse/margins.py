@@ -20,6 +20,7 @@ from ._checks import (
     check_choice,
     check_deterministic_model,
     check_finite,
+    check_floating,
     check_inputs,
     check_logits,
     check_logits_and_target,
@@ -240,7 +241,7 @@ def input_margin_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> T
     """
     check_inputs(inputs)
     check_deterministic_model(model)
-    inputs = usable(inputs)
+    inputs, target = usable(inputs), usable(target)
     model = well_behaved(model, inputs)
     with torch.enable_grad():
         point = inputs.detach().requires_grad_()
@@ -249,6 +250,7 @@ def input_margin_gradient(model: nn.Module, inputs: Tensor, target: Tensor) -> T
         return input_gradient(total, point)
 
 
+@undisturbed()
 def linear_robust_margin(
     weight: Tensor,
     bias: Tensor | None,
@@ -293,8 +295,16 @@ def linear_robust_margin(
             f"weight must have shape (K, {features.shape[1]}) to fit inputs, "
             f"got {tuple(weight.shape)}"
         )
-    if bias is not None and bias.shape != (len(weight),):
-        raise ValueError(f"bias must have shape ({len(weight)},), got {tuple(bias.shape)}")
+    if bias is not None:
+        check_floating(bias, "bias")
+        if bias.shape != (len(weight),):
+            raise ValueError(f"bias must have shape ({len(weight)},), got {tuple(bias.shape)}")
+    for name, part in {"weight": weight, "bias": bias}.items():
+        if part is not None and (part.dtype, part.device) != (inputs.dtype, inputs.device):
+            raise TypeError(
+                f"{name} must have the dtype and device of inputs, {inputs.dtype} on "
+                f"{inputs.device}, got {part.dtype} on {part.device}"
+            )
     check_target(target, len(inputs), len(weight))
     logits = nn.functional.linear(features, weight, bias)
     # One class y at a time: (K, D) differences instead of (N, K, D).
@@ -319,10 +329,7 @@ def _soft_margin(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _check_margin(margin: Tensor) -> None:
-    if not isinstance(margin, Tensor):
-        raise TypeError(f"margin must be a torch.Tensor, got {type(margin).__name__}")
-    if not margin.is_floating_point():
-        raise TypeError(f"margin must have a floating dtype, got {margin.dtype}")
+    check_floating(margin, "margin")
     if margin.ndim != 1 or len(margin) == 0:
         raise ValueError(f"margin must have shape (N,) with N >= 1, got {tuple(margin.shape)}")
     check_finite(margin, "margin")

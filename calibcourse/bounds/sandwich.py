@@ -100,7 +100,8 @@ def direct_sandwich(
     error_rate = 1 - float(accuracy(logits, target))
     misconfidence = float(mean_misconfidence(logits))
     return Sandwich(
-        lower=ladder.u0 / (2 * ladder.max_jacobian_norm**2) - error_rate,
+        # A constant network has neither curvature nor Jacobian: nothing bounds u from below but 0.
+        lower=ladder.u0 / (2 * ladder.max_jacobian_norm**2 or math.inf) - error_rate,
         ece=float(expected_calibration_error(logits, target, n_bins)),
         upper=math.nan
         if "l4" in ladder.missing

@@ -17,12 +17,13 @@ from .._checks import (
     check_finite_parameters,
     check_inputs,
     check_logits,
+    not_twice,
 )
 from .._conduct import (
+    check_fits,
     check_no_inference,
     exact_kernels,
     in_float64,
-    not_twice,
     plain,
     usable,
     well_behaved,
@@ -30,6 +31,7 @@ from .._conduct import (
 from .._devices import has_float64
 
 GRAPH_BYTES = 2**27  # what the graph of one batch may hold; memory peaks at about 4 times that
+UNSEEN_BYTES = 2**20  # taken for a sample's graph where torch.func inside lets nobody look
 LOGIT_ERROR = 2e-6  # relative error of a probability that rounded logits may cause
 
 
@@ -56,14 +58,7 @@ def prepared(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor, Param
 def inputs_for(model: nn.Module, parameters: Parameters, inputs: Tensor) -> Tensor:
     """The inputs as a graph can hold them, known to fit the model."""
     check_inputs(inputs, integers=True)
-    first, *_ = parameters.values()
-    dtypes = {parameter.dtype for parameter in model.parameters()}
-    if inputs.is_floating_point() and inputs.dtype not in dtypes:
-        raise TypeError(f"inputs must have the model's dtype {first.dtype}, got {inputs.dtype}")
-    if inputs.device != first.device:
-        raise ValueError(
-            f"inputs must be on the model's device {first.device}, got {inputs.device}"
-        )
+    check_fits(model, inputs)
     return usable(inputs)
 
 
@@ -72,6 +67,7 @@ def trainable_parameters(model: nn.Module) -> Parameters:
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         raise ValueError("model must have at least one parameter with requires_grad=True, got none")
+    _check_gradients_are_derivatives(model, parameters)
     first = next(iter(parameters.values()))
     for name, parameter in parameters.items():
         if (parameter.dtype, parameter.device) != (first.dtype, first.device):
@@ -83,6 +79,27 @@ def trainable_parameters(model: nn.Module) -> Parameters:
         if not parameter.is_floating_point():
             raise TypeError(f"model must have real parameters, got {parameter.dtype} in {name!r}")
     return parameters
+
+
+def _check_gradients_are_derivatives(model: nn.Module, parameters: Parameters) -> None:
+    """Require that nothing changes a gradient on its way: hooks of parameters, Embedding's scale.
+
+    A hook that only looks on gives nothing back.
+    """
+    for name, parameter in parameters.items():
+        for hook in (parameter._backward_hooks or {}).values():
+            if hook(torch.zeros_like(parameter, requires_grad=False)) is not None:
+                raise ValueError(
+                    f"model must have no hook that changes the gradient of {name!r}, which is no "
+                    "derivative then: take it away (its handle's remove()), or measure "
+                    "copy.deepcopy(model), which has none"
+                )
+    for name, module in model.named_modules():
+        if getattr(module, "scale_grad_by_freq", False):
+            raise ValueError(
+                f"model must not scale its gradients, which are no derivatives then: set "
+                f"scale_grad_by_freq=False in the {type(module).__name__} {name!r}"
+            )
 
 
 def evaluate(model: nn.Module, inputs: Tensor) -> Tensor:
@@ -113,16 +130,20 @@ def precise_logits(model: nn.Module, inputs: Tensor, logits: Tensor) -> Tensor:
         return logits.double()
     try:
         with torch.no_grad(), exact_kernels(model):
-            return in_float64(model, inputs)
+            precise = in_float64(model, inputs)
+        if precise.dtype == torch.float64:
+            return precise
+        why = f"it casts its logits to {precise.dtype}"
     except RuntimeError as error:  # the model itself casts to its own dtype
-        warnings.warn(
-            f"the model does not run in float64 ({error}); with logits up to {largest:.0f} in "
-            f"{logits.dtype}, curvature carries a relative error of about "
-            f"{largest * torch.finfo(logits.dtype).eps:.0e}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return logits.double()
+        why = str(error)
+    warnings.warn(
+        f"the model does not run in float64 ({why}); with logits up to {largest:.0f} in "
+        f"{logits.dtype}, curvature carries a relative error of about "
+        f"{largest * torch.finfo(logits.dtype).eps:.0e}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return logits.double()
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
@@ -147,8 +168,15 @@ def try_one_sample(model: nn.Module, inputs: Tensor) -> tuple[int, int]:
             kept[address] = tensor.numel() * tensor.element_size()
         return tensor
 
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        logits = evaluate(model, inputs[:1])
+    try:
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            logits = evaluate(model, inputs[:1])
+    except RuntimeError as error:
+        if "saved tensor hooks" not in str(error):
+            raise
+        kept = {0: UNSEEN_BYTES}
+        with torch.enable_grad():
+            logits = evaluate(model, inputs[:1])
     if not logits.requires_grad:
         raise ValueError("model(inputs) must depend on a trainable parameter, got a constant")
     return logits.shape[1], max(1, sum(kept.values()))
@@ -181,6 +209,8 @@ class Linearization:
         self._parameters = list(parameters)
         with torch.enable_grad():
             self._logits = evaluate(model, inputs)
+            dtypes = self._logits.dtype, self._parameters[0].dtype
+            self.narrowest = min(dtypes, key=lambda dtype: dtype.itemsize)
             self.logits = precise_logits(model, inputs, self._logits)
             start = torch.zeros_like(self._logits) if slope is None else slope(self.logits)
             self._cotangent = start.to(self._logits.dtype).detach().requires_grad_()

@@ -18,7 +18,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from .._checks import check_integer
 from .._conduct import call_with, exact_kernels, spread, undisturbed
@@ -189,13 +189,17 @@ def _recorded_linear_calls(model: nn.Module) -> Iterator[list[_Call]]:
 
 
 def _factorising(calls: list[_Call], logits: Tensor, n_samples: int) -> list[_Call]:
-    """The calls whose layer is met once, on one row per sample, and whose parameters only there."""
-    uses = _uses(logits)
+    """The calls whose layer is met once, on one row per sample, and whose parameters only there.
+
+    What the logits do not come from, such as an auxiliary head, is left out.
+    """
+    met = _consumers(logits)
     called = Counter(id(call.module) for call in calls)
     return [
         call
         for call in calls
         if called[id(call.module)] == 1
+        and call.output.node in met
         and call.features.ndim == 2
         and len(call.features) == n_samples
         and all(
@@ -203,25 +207,39 @@ def _factorising(calls: list[_Call], logits: Tensor, n_samples: int) -> list[_Ca
             for p in (call.module.weight, call.module.bias)
             if p is not None
         )
-        and all(uses[id(p)] <= 1 for p in call.module.parameters())
+        and all(_meets_only(id(p), call.output.node, met) for p in call.module.parameters())
     ]
 
 
-def _uses(logits: Tensor) -> Counter[int]:
-    """How often each parameter enters the graph of the logits, by id."""
-    uses: Counter[int] = Counter()
-    seen, waiting = set(), [logits.grad_fn]
+def _consumers(logits: Tensor) -> dict[int | Node, list[Node]]:
+    """By node of the graph of the logits, and by parameter's id: the nodes that take it in."""
+    root = cast(Node, logits.grad_fn)
+    found: dict[int | Node, list[Node]] = {root: []}
+    waiting = [root]
     while waiting:
         node = waiting.pop()
-        for following, _ in node.next_functions if node is not None else ():
+        for following, _ in node.next_functions:
             if following is None:
                 continue
-            if hasattr(following, "variable"):  # a leaf: the end of the graph
-                uses[id(following.variable)] += 1
-            elif following not in seen:
-                seen.add(following)
+            leaf = getattr(following, "variable", None)  # the end of the graph
+            if leaf is None and following not in found:
                 waiting.append(following)
-    return uses
+            found.setdefault(following if leaf is None else id(leaf), []).append(node)
+    return found
+
+
+def _meets_only(place: int | Node, goal: Node, met: dict[int | Node, list[Node]]) -> bool:
+    """Whether nothing but the goal takes in a parameter, or does so by way of a view of it.
+
+    A gradient that a model takes of itself takes in the very view that its layer did.
+    """
+    if place not in met:  # frozen, or without a part in the logits
+        return True
+    while place is not goal:
+        if len(met[place]) != 1:
+            return False
+        place = met[place][0]
+    return True
 
 
 def _factorised_share(calls: list[_Call], logits: Tensor) -> Tensor:

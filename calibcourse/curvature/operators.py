@@ -290,7 +290,7 @@ class _NetworkOperator(SymmetricOperator):
         unit = float(aw.abs().max()) or 1.0  # products near 1e-300 have squares of 0
         av, aw = av.div_(unit), aw.div_(unit)
         apart, size = numbers([(v @ aw - w @ av).abs(), av.norm() + aw.norm()])
-        if apart > SYMMETRY.get(self.dtype, 0.1) * size:
+        if apart > SYMMETRY.get(few.narrowest, 0.1) * size:
             raise ValueError(
                 "model must consist of operations that torch can differentiate twice, but the "
                 f"matrix of {type(self).__name__} is not symmetric (vᵀAw and wᵀAv are "

@@ -96,7 +96,7 @@ def attention_along_the_batch():
     )
 
 
-@refused(rows, r"treat samples one by one.*recurrence along it \(batch_first=False\)")
+@refused(rows, r"treat samples one by one.*recurrence along the batch \(batch_first=False\)")
 def recurrence_along_the_batch():
     return Written(
         lambda model, x: model.head(model.body(x)[0][:, -1]), body=nn.GRU(WIDTH, 3), head=head(3)
@@ -106,6 +106,17 @@ def recurrence_along_the_batch():
 @refused(flat, TOGETHER)
 def centred_on_the_batch():
     return Written(lambda model, x: model.head(x - x.mean(0)), head=head())
+
+
+@refused(flat, "treat samples one by one.*limited capacity")
+def experts_of_limited_capacity():
+    """Whoever comes third is dropped: in a batch of four, and not among the few that are tried."""
+
+    def forward(model: Written, x: Tensor) -> Tensor:
+        taken = (torch.arange(len(x)) < 2)[:, None]
+        return model.head(x) + torch.where(taken, model.expert(x), 0)
+
+    return Written(forward, head=head(), expert=head())
 
 
 @refused(images, r"must not change its buffers or parameters.*running_mean.*model\.eval\(\)")
@@ -172,6 +183,20 @@ def embedding_of_bounded_norm():
 @refused(tokens, "floating dtype for this model.*embedding", margins="floating dtype")
 def integers_for_a_linear_layer():
     return nn.Linear(LENGTH, N_CLASSES)
+
+
+@refused(flat, r"no hook that changes the gradient.*copy\.deepcopy", margins="")
+def masked_gradient():
+    model = nn.Sequential(nn.Linear(WIDTH, 5), nn.Tanh(), head(5))
+    mask = torch.arange(5)[:, None] < 3
+    model[0].double().weight.register_hook(lambda gradient: gradient * mask)
+    return model
+
+
+@refused(tokens, "must not scale its gradients", margins="floating dtype")
+def gradients_scaled_by_frequency():
+    table = nn.Embedding(7, WIDTH, scale_grad_by_freq=True)
+    return nn.Sequential(table, nn.Flatten(), head(LENGTH * WIDTH))
 
 
 @refused(flat, "must have real parameters", margins="")

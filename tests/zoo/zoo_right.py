@@ -384,6 +384,44 @@ def padded_tokens_masked():
     return Written(forward, body=nn.TransformerEncoder(encoder_layer(), 2), head=head()).eval()
 
 
+# --- what is run and is no layer of the logits ----------------------------------------------------
+
+
+@right(flat)
+def auxiliary_head():
+    """Run with the others, and of no use for the logits."""
+
+    def forward(model: Written, x: Tensor) -> Tensor:
+        hidden = torch.tanh(model.body(x))
+        model.auxiliary(hidden)
+        return model.head(hidden)
+
+    return Written(forward, body=nn.Linear(WIDTH, 5), auxiliary=nn.Linear(5, 2), head=head(5))
+
+
+@right(flat)
+def gradient_of_an_energy():
+    """The layer's weight is met twice: by the layer, and by the gradient through it."""
+
+    def forward(model: Written, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            energy = model.energy(torch.tanh(model.body(x))).sum()
+            slope = torch.autograd.grad(energy, x, create_graph=True)[0]
+        return model.head(slope)
+
+    return Written(forward, body=nn.Linear(WIDTH, 5), energy=nn.Linear(5, 1), head=head())
+
+
+@right(flat)
+def gradient_by_torch_func():
+    def forward(model: Written, x: Tensor) -> Tensor:
+        slope = torch.func.grad(lambda row: torch.tanh(model.body(row)).square().sum())
+        return model.head(torch.func.vmap(slope)(x))
+
+    return Written(forward, body=nn.Linear(WIDTH, 5), head=head())
+
+
 # --- modules that torch has made ------------------------------------------------------------------
 
 
