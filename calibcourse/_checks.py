@@ -186,12 +186,20 @@ def by_kind(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     return list(kinds.values())
 
 
-def check_target(target: Tensor, n_samples: int, n_classes: int, name: str = "target") -> None:
-    """Require int64 labels of shape (N,) in 0..K-1."""
+def check_target(
+    target: Tensor,
+    n_samples: int,
+    n_classes: int,
+    name: str = "target",
+    device: torch.device | None = None,
+) -> None:
+    """Require int64 labels of shape (N,) in 0..K-1, on a device where one is given."""
     if not isinstance(target, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(target).__name__}")
     if target.dtype != torch.int64:
         raise TypeError(f"{name} must have dtype torch.int64, got {target.dtype}")
+    if device is not None and target.device != device:
+        raise ValueError(f"{name} must be on {device}, as the inputs are, got {target.device}")
     if target.shape != (n_samples,):
         raise ValueError(f"{name} must have shape ({n_samples},), got {tuple(target.shape)}")
     low, high = value_range(target)

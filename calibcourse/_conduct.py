@@ -330,7 +330,8 @@ def _distance(pairs: list[Pair], dtype: torch.dtype) -> float:
 
 def spread(n_samples: int, device: torch.device, count: int = FEW) -> Tensor:
     """The numbers of a few samples, from the first to the last."""
-    numbers = torch.linspace(0, n_samples - 1, min(count, n_samples), dtype=torch.float64)
+    count = min(count, n_samples)
+    numbers = torch.linspace(0, n_samples - 1, count, dtype=torch.float64, device="cpu")
     return numbers.round().long().to(device)
 
 
@@ -392,9 +393,8 @@ def shortened(text: str) -> str:
 
 
 def _versions(model: object) -> dict[str, int]:
-    if not isinstance(model, nn.Module):
-        return {}
-    return {name: version(parameter) for name, parameter in model.named_parameters()}
+    named = model.named_parameters() if isinstance(model, nn.Module) else ()
+    return {name: version(parameter) for name, parameter in named}
 
 
 def _modules(model: object) -> Iterator[nn.Module]:

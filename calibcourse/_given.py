@@ -90,9 +90,13 @@ def resolve_optimizer(optimizer, model, lr, batches) -> tuple[Any, str]:
         sees = optimizer == "bulk_sgd" and batches.train is not None
         options = {"inputs": batches.train.inputs} if sees else {}
         return make_optimizer(optimizer, model, lr, **options), optimizer
-    if not callable(getattr(optimizer, "step", None)):
+    if isinstance(optimizer, type | torch.amp.GradScaler) or not callable(
+        getattr(optimizer, "step", None)
+    ):
+        what = getattr(optimizer, "__name__", None)
         raise TypeError(
-            f"optimizer must be a name or have step(closure), got {type(optimizer).__name__}"
+            "optimizer must be a name or have step(closure), got "
+            + (f"the class {what}: make one of it" if what else type(optimizer).__name__)
         )
     if lr is not None:
         raise ValueError("lr must be None with an optimizer object, which has its own")
@@ -158,7 +162,13 @@ def resolve_batches(
 def check_model(model: nn.Module, batches: SplitBatches | LoadedBatches) -> None:
     """Require a model that can train on these batches, and leaves inputs that come again alone."""
     with modes_restored(model):
-        model.train()
+        try:
+            model.train()
+        except NotImplementedError as error:
+            raise ValueError(
+                "model must know train and eval mode, and what torch.export has made does not "
+                f"({error}): train the module that it was made of"
+            ) from error
         check_smallest_batch(model, batches)
         model.eval()
         try:

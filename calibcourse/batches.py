@@ -31,11 +31,12 @@ class SplitBatches:
     """
 
     def __init__(self, train: Any, batch_size: int | None, seed: int):
-        count = len(train.target)
+        count = _count_of(train)
         if batch_size is not None:
             batch_size = check_integer(batch_size, "batch_size", 1)
         self.train, self.seed = train, seed
-        self.whole = (train.inputs, train.target)
+        # Without a graph, which every batch would share, and a first backward pass take away.
+        self.whole = self.inputs, self.target = train.inputs.detach(), train.target
         self.size = None if batch_size is None or batch_size >= count else batch_size
         self.per_epoch = 1 if self.size is None else math.ceil(count / self.size)
         self.smallest = count if self.size is None else count % self.size or self.size
@@ -44,12 +45,12 @@ class SplitBatches:
     def at(self, step: int) -> tuple[Tensor, Tensor]:
         """Inputs and target of update number `step` (0-based)."""
         if self.size is None:
-            return self.train.inputs, self.train.target
+            return self.whole
         epoch, index = divmod(step, self.per_epoch)
         if epoch != self.epoch:
-            self.epoch, self.order = epoch, self.order_of(epoch).to(self.train.target.device)
+            self.epoch, self.order = epoch, self.order_of(epoch).to(self.target.device)
         chosen = self.order[index * self.size : (index + 1) * self.size]
-        return self.train.inputs[chosen], self.train.target[chosen]
+        return self.inputs[chosen], self.target[chosen]
 
     def order_of(self, epoch: int) -> Tensor:
         """The order of all samples in an epoch: (N,), int64, on the CPU."""
@@ -63,6 +64,23 @@ class SplitBatches:
     def described(self) -> dict[str, Any]:
         """What a history says of the training data."""
         return {"train_samples": len(self.train.target)}
+
+
+def _count_of(train: Any) -> int:
+    """How many samples a split has: tensors with one target for each."""
+    for name in ("inputs", "target"):
+        part = getattr(train, name)
+        if not isinstance(part, Tensor):
+            raise TypeError(
+                f"data.train.{name} must be a torch.Tensor, got {type(part).__name__}: "
+                "torch.as_tensor makes one"
+            )
+    if train.inputs.shape[:1] != train.target.shape[:1]:
+        raise ValueError(
+            "data.train must have one target per sample, got inputs of shape "
+            f"{tuple(train.inputs.shape)} and target of shape {tuple(train.target.shape)}"
+        )
+    return len(train.target)
 
 
 class LoadedBatches:
@@ -110,7 +128,7 @@ class LoadedBatches:
         if self._expected is not None:
             self._go_on(self._expected)
         inputs, target = self._last = self._next()
-        return inputs.to(self.device), target.to(self.device)
+        return inputs.detach().to(self.device), target.to(self.device)
 
     def sample(self) -> Tensor:
         """One sample's inputs, (1, ...), of the first batch of an iterator that is thrown away."""

@@ -305,7 +305,7 @@ def linear_robust_margin(
                 f"{name} must have the dtype and device of inputs, {inputs.dtype} on "
                 f"{inputs.device}, got {part.dtype} on {part.device}"
             )
-    check_target(target, len(inputs), len(weight))
+    check_target(target, len(inputs), len(weight), device=inputs.device)
     logits = nn.functional.linear(features, weight, bias)
     # One class y at a time: (K, D) differences instead of (N, K, D).
     drop = torch.empty_like(logits)

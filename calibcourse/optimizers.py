@@ -254,7 +254,9 @@ class SAM(_Whole, torch.optim.Optimizer):
         """The weights at θ + rho g/‖g‖, without gradients; back at θ whatever happens."""
         groups = self.param_groups
         moved = [(p, g["rho"]) for g in groups for p in g["params"] if p.grad is not None]
-        norms = [p.grad.norm().to(moved[0][0].device) for p, _ in moved] or [torch.zeros(())]
+        norms = [p.grad.norm().to(moved[0][0].device) for p, _ in moved] or [
+            torch.zeros((), device="cpu")
+        ]
         norm = torch.stack(norms).square().sum().sqrt() + 1e-12  # of the whole gradient
         before = [p.clone() for p, _ in moved]
         try:

@@ -242,14 +242,15 @@ def _interval(
         float(statistic(*(column[rows.to(column.device)] for column in columns)))
         for rows in resampled(*over_all)
     ]
-    low, high = percentile_ends(torch.tensor(values, dtype=torch.float64), 0.95)
+    low, high = percentile_ends(torch.tensor(values, dtype=torch.float64, device="cpu"), 0.95)
     return Interval(low, float(statistic(*columns)), high, 0.95)
 
 
 def _rescaled_confidence(logits: Tensor, target: Tensor, seed: int) -> Tensor:
     """Confidences, each half divided by the temperature fitted on the other half."""
     generator = torch.Generator().manual_seed(seed)
-    halves = torch.randperm(len(logits), generator=generator).to(logits.device).tensor_split(2)
+    order = torch.randperm(len(logits), generator=generator, device="cpu")
+    halves = order.to(logits.device).tensor_split(2)
     confidence = torch.full((len(logits),), math.nan, dtype=torch.float64, device=logits.device)
     for half, other in (halves, halves[::-1]):
         scaling = TemperatureScaling().fit(logits[other], target[other])

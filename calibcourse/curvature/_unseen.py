@@ -68,7 +68,7 @@ def faintest_share(bound: float, stages: list[Stage]) -> float:
     most, last = _squares_and_last(bound, stages[0][0])
     for projected, kept in stages[1:]:
         ritz, couplings = projected.diagonal()[:kept], projected[kept, :kept]
-        shares = torch.zeros(len(projected), dtype=torch.float64)
+        shares = torch.zeros(len(projected), dtype=torch.float64, device="cpu")
         shares[:kept] = couplings * last / (bound - ritz)
         shares[kept] = last
         for j in range(kept, projected.shape[1]):

@@ -94,7 +94,7 @@ def spectral_density(
 def _rule(operator: SymmetricOperator, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """Nodes and weights of the Gauss quadrature of one start vector."""
     basis, eps = _Basis(start, steps + 1), torch.finfo(operator.dtype).eps
-    projected, unit = torch.zeros(0, 0, dtype=torch.float64), 0.0
+    projected, unit = torch.zeros(0, 0, dtype=torch.float64, device="cpu"), 0.0
     for done in range(1, min(steps, operator.shape[0]) + 1):
         projected, unit = _with_product(operator, basis, done - 1, projected, unit, 10 * eps)
         if len(basis) == done:  # an invariant subspace: the rule is exact

@@ -154,7 +154,7 @@ def _layers_by_sample(model: nn.Module, inputs: Tensor) -> set[int]:
         logits = evaluate(model, few)
         calls = _factorising(calls, logits, len(few))
         # Weighted: the plain sum of a sample's logits may be constant.
-        totals = (logits @ torch.arange(1, 1 + logits.shape[1]).to(logits)).unbind()
+        totals = (logits @ torch.arange(1, 1 + logits.shape[1], device="cpu").to(logits)).unbind()
     mixing: set[int] = set()
     edges = [call.output for call in calls]
     for sample, logit in enumerate(totals) if calls else ():
@@ -301,7 +301,7 @@ def _agrees(
     own = dict(model.named_parameters())
     with torch.enable_grad():
         logits = evaluate(model, inputs)
-    u = torch.arange(1, 1 + logits.numel()).cos().view_as(logits).to(logits)
+    u = torch.arange(1, 1 + logits.numel(), device="cpu").cos().view_as(logits).to(logits)
     expected = gradients(logits, [own[name] for name in rest], u)
     for j, part in zip(jacobians, expected, strict=True):
         found = torch.einsum("nkd,nk->d", j, u)

@@ -253,7 +253,7 @@ def _lanczos(
     basis = _Basis(start, check_integer(max_basis, "max_basis", 3 * k + 3))
     eps = torch.finfo(operator.dtype).eps
     # In float64: it is tiny, and Ritz values come from it.
-    projected = torch.zeros(0, 0, dtype=torch.float64)
+    projected = torch.zeros(0, 0, dtype=torch.float64, device="cpu")
     unit, done, kept = 0.0, 0, 0
     finished: list[Stage] = []  # before each restart
     for spent in range(1, max_matvecs + 1):
@@ -417,7 +417,7 @@ class _Basis:
 def _start(operator: SymmetricOperator, k: int, v0: Tensor | None, seed: int) -> Tensor:
     """k start vectors as rows: random, or the given ones, normalised, plus a little noise."""
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
-    noise = torch.randn(k, operator.shape[0], generator=generator)
+    noise = torch.randn(k, operator.shape[0], generator=generator, device="cpu")
     # In half precision vectors are not orthogonal enough: the basis is wider than the products.
     wide = torch.promote_types(operator.dtype, torch.float32)
     noise = (noise / noise.norm(dim=1, keepdim=True)).to(operator.device, wide)

@@ -215,8 +215,8 @@ class _NetworkOperator(SymmetricOperator):
             self.batch_size = self._asked_batch_size or max(1, GRAPH_BYTES // graph_bytes)
             self._tried = shape
         if self._needs_target:
-            check_target(cast(Tensor, target), len(self.inputs), self._n_classes)
             target = usable(cast(Tensor, target))
+            check_target(target, len(self.inputs), self._n_classes, device=self.device)
         self.target = target
         samples = () if self._stream else (self.inputs, target)
         self._point = point.at(samples) if point else Point(self.model, samples)

@@ -107,7 +107,8 @@ def _hutch_plus_plus(operator: SymmetricOperator, n_vectors: int, seed: int) -> 
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same signs on every device
 
     def signs() -> Tensor:
-        draws = torch.randint(0, 2, (n_vectors, operator.shape[0]), generator=generator)
+        shape = n_vectors, operator.shape[0]
+        draws = torch.randint(0, 2, shape, generator=generator, device="cpu")
         return (2 * draws - 1).to(operator.device, operator.dtype)
 
     def products(vectors: Tensor) -> Tensor:

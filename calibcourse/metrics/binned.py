@@ -286,7 +286,7 @@ def equal_width_edges(n_bins: int) -> Tensor:
 def _equal_width(n_bins: int) -> Tensor:
     # From Python's correctly rounded k / n_bins: linspace is not, nor is a GPU's division by a
     # scalar, which multiplies by the reciprocal.
-    return torch.tensor([k / n_bins for k in range(n_bins + 1)], dtype=torch.float64)
+    return torch.tensor([k / n_bins for k in range(n_bins + 1)], dtype=torch.float64, device="cpu")
 
 
 def _equal_mass_edges(confidence: Tensor, n_bins: int) -> Tensor:

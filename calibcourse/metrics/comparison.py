@@ -143,4 +143,4 @@ def paired_difference(
 
 
 def _normal_quantile(probability: float) -> float:
-    return float(torch.special.ndtri(torch.tensor(probability, dtype=torch.float64)))
+    return float(torch.special.ndtri(torch.tensor(probability, dtype=torch.float64, device="cpu")))

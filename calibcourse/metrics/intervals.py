@@ -39,13 +39,13 @@ def resampled(n_samples: int, n_resamples: int, seed: int) -> Iterator[Tensor]:
     seed = check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(n_resamples):
-        yield torch.randint(n_samples, (n_samples,), generator=generator)
+        yield torch.randint(n_samples, (n_samples,), generator=generator, device="cpu")
 
 
 def percentile_ends(values: Tensor, level: float) -> list[float]:
     """The two quantiles between which the middle `level` of the values lie."""
     level = check_real(level, "level", 0, 1, strict=True)
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64, device="cpu")
     return values.quantile(tails).tolist()
 
 
@@ -93,7 +93,7 @@ def bootstrap_interval(
         float(statistic(logits[rows.to(target.device)], target[rows.to(target.device)]))
         for rows in resampled(len(target), n_resamples, seed)
     ]
-    low, high = percentile_ends(torch.tensor(values, dtype=torch.float64), level)
+    low, high = percentile_ends(torch.tensor(values, dtype=torch.float64, device="cpu"), level)
     return Interval(low, float(statistic(logits, target)), high, level)
 
 

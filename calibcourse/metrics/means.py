@@ -137,7 +137,7 @@ def brier_score(logits: Tensor, target: Tensor) -> Tensor:
 
 def _mean(blocks: Iterator[Tensor]) -> Tensor:
     """float64 mean over all samples of values that come in blocks."""
-    total, count = torch.zeros((), dtype=torch.float64), 0
+    total, count = torch.zeros((), dtype=torch.float64, device="cpu"), 0
     for block in blocks:
         total, count = total + block.sum(dtype=torch.float64), count + len(block)
     return total / count

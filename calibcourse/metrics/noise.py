@@ -87,12 +87,13 @@ def noise_floor(
     confidence = confidence.detach().cpu()
     index, confidence = bin_index(confidence, edges), confidence.double()
     count = torch.bincount(index, minlength=n_bins)
-    expected = torch.zeros(n_bins, dtype=torch.float64).index_add_(0, index, confidence)
+    none = torch.zeros(n_bins, dtype=torch.float64, device="cpu")
+    expected = none.index_add_(0, index, confidence)
     n_right = draw_right(confidence, index, n_bins, n_draws, seed)
 
     draws = ((n_right - expected).abs().sum(1) / len(confidence)).sort().values
     low, high = percentile_ends(draws, level)
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64, device="cpu")
     accuracy_low, accuracy_high = (n_right / count).quantile(tails, dim=0)
     return NoiseFloor(
         mean=float(draws.mean()),
@@ -110,8 +111,10 @@ def noise_floor(
 def draw_right(confidence: Tensor, index: Tensor, n_groups: int, n_draws: int, seed: int) -> Tensor:
     """(n_draws, n_groups) float64: right predictions per group where each is right with its c."""
     generator = torch.Generator().manual_seed(check_seed(seed))
-    n_right = torch.zeros(n_draws, n_groups, dtype=torch.float64)
+    n_right = torch.zeros(n_draws, n_groups, dtype=torch.float64, device="cpu")
     for rows in n_right.split(max(1, _DRAWN_AT_ONCE // len(confidence))):
-        coins = torch.rand(len(rows), len(confidence), generator=generator, dtype=torch.float64)
+        coins = torch.rand(
+            len(rows), len(confidence), generator=generator, dtype=torch.float64, device="cpu"
+        )
         rows.index_add_(1, index, (coins < confidence).double())
     return n_right

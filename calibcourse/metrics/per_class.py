@@ -106,7 +106,8 @@ def over_confidence_by_class(
     confidence, correct, predicted = (x.cpu() for x in (confidence, correct, predicted))
     confidence = confidence.double()
     count = torch.bincount(predicted, minlength=n_classes)
-    total = torch.zeros(n_classes, dtype=torch.float64).index_add_(0, predicted, confidence)
+    none = torch.zeros(n_classes, dtype=torch.float64, device="cpu")
+    total = none.index_add_(0, predicted, confidence)
     n_right = torch.bincount(predicted[correct], minlength=n_classes)
     low, high = _ends(count, total, n_right)
 

@@ -68,7 +68,7 @@ class CalibrationError:
 
     def reset(self) -> "CalibrationError":
         """Forget every sample; returns self."""
-        self._totals = torch.zeros(3, len(self._edges) - 1, dtype=torch.float64)
+        self._totals = torch.zeros(3, len(self._edges) - 1, dtype=torch.float64, device="cpu")
         return self
 
     @where_float64_is
