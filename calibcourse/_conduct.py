@@ -142,7 +142,7 @@ def usable(values: Tensor) -> Tensor:
 
 def plain(model: Model) -> Model:
     """The module inside a compiled or parallel one, neither of which can be taken apart."""
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+    if isinstance(model, nn.DataParallel):
         model = model.module
     return getattr(model, "_orig_mod", model) if isinstance(model, nn.Module) else model
 

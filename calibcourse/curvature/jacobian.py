@@ -179,7 +179,8 @@ def _recorded_linear_calls(model: nn.Module) -> Iterator[list[_Call]]:
     hooks = [
         module.register_forward_hook(note, prepend=True)
         for module in model.modules()
-        if type(module) is nn.Linear  # a subclass may compute something else
+        # A subclass may compute something else, and so may a forward set on the layer itself.
+        if type(module) is nn.Linear and "forward" not in vars(module)
     ]
     try:
         yield calls

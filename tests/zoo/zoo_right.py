@@ -422,6 +422,15 @@ def gradient_by_torch_func():
     return Written(forward, body=nn.Linear(WIDTH, 5), head=head())
 
 
+@right(flat)
+def layers_with_a_forward_of_their_own():
+    """As adapters are set on a model that is there already."""
+    model = nn.Sequential(nn.Linear(WIDTH, 5), nn.Tanh(), head(5))
+    for layer in (model[0], model[2]):
+        layer.forward = lambda x, plain=layer.forward: 2 * plain(x)
+    return model
+
+
 # --- modules that torch has made ------------------------------------------------------------------
 
 
