@@ -306,14 +306,19 @@ def check_deterministic_model(model: nn.Module) -> None:
             )
 
 
-def check_finite_parameters(model: nn.Module) -> None:
-    """Require that every parameter is finite, and holds numbers at all."""
+def check_numbers(model: nn.Module) -> None:
+    """Require that no parameter is on the device `meta`."""
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             raise ValueError(
                 f"model must hold numbers, but {name!r} is on the device 'meta': build it on a "
                 "real one, or model.to_empty(device=...) and load_state_dict"
             )
+
+
+def check_finite_parameters(model: nn.Module) -> None:
+    """Require that every parameter is finite, and holds numbers at all."""
+    check_numbers(model)
     if are_finite(list(model.parameters())):
         return
     for name, parameter in model.named_parameters():

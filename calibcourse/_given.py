@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._checks import check_inputs, check_logits
+from ._checks import check_inputs, check_logits, check_numbers
 from ._conduct import modes_restored, usable, writes_into
 from .batches import LoadedBatches, SplitBatches, check_smallest_batch
 from .losses import WRITES, LossTerms, _called, _plain_terms, _widened
@@ -77,6 +77,41 @@ def resolve_loss(loss: Callable) -> Callable:
     by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     needed = [p for p in arguments.parameters.values() if p.default is p.empty]
     return LossOfLogits(loss) if [p.kind in by_place for p in needed] == [True] * 2 else loss
+
+
+def total_of(terms: Any) -> Tensor:
+    """The total of a loss, which can be differentiated."""
+    total = getattr(terms, "total", None)
+    if not isinstance(total, Tensor):
+        raise TypeError(
+            "loss(model, inputs, target) must return LossTerms, or what has a scalar tensor as its "
+            f"total, got {type(terms).__name__}; a loss of the logits takes (logits, target)"
+        )
+    if not total.requires_grad:
+        raise ValueError(
+            "loss must depend on a trainable parameter, and has no graph: torch.no_grad(), "
+            "torch.inference_mode() or detach() in the model's forward, or in the loss?"
+        )
+    return total
+
+
+def resolve_probes(probes: Any) -> list[Callable]:
+    """A list of the probes, from what can be gone through."""
+    if callable(probes) or not all(map(callable, probes := list(probes))):
+        raise TypeError(
+            "probes must be a list of callables probe(model, data) -> dict of floats, got "
+            + (type(probes).__name__ if callable(probes) else f"{probes}")
+        )
+    return probes
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Require a module with something to train."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("model must have a trainable parameter, got none")
+    check_numbers(model)
 
 
 def resolve_optimizer(optimizer, model, lr, batches) -> tuple[Any, str]:

@@ -22,12 +22,15 @@ from ._conduct import modes_restored, random_state, random_state_restored, resto
 from ._files import check_writable, shortened
 from ._given import (
     check_model,
+    check_trainable,
     described,
     plain,
     resolve_batches,
     resolve_loss,
     resolve_optimizer,
+    resolve_probes,
     resolve_scheduler,
+    total_of,
 )
 from .checkpoint import (
     fingerprint,
@@ -138,6 +141,8 @@ def fit(
     seed = check_seed(seed)
     loss = CrossEntropy() if loss is None else resolve_loss(loss)
     schedule = _schedule(probe_steps, steps)
+    probes = resolve_probes(probes)
+    check_trainable(model)
     if device is None:
         device = next(model.parameters()).device
     model.to(device)
@@ -159,7 +164,7 @@ def fit(
     )
     with _training(model, seed):
         parts = {"scheduler": scheduler, "batches": batches if batches.train is None else None}
-        run = _Run(model, data, optimizer, list(probes), metadata, parts)
+        run = _Run(model, data, optimizer, probes, metadata, parts)
         if checkpoint is not None:
             run.keep(Path(checkpoint), schedule)
         _train(run, loss, batches, schedule, steps, progress)
@@ -214,7 +219,7 @@ def _train(run, loss, batches, schedule, steps: int, progress: bool) -> None:
         for parameter in parameters:
             parameter.grad = None
         with checks.on(inputs, target, later=True):
-            total = loss(model, inputs, target).total
+            total = total_of(loss(model, inputs, target))
         total.backward()
         losses.append(total.detach())
         return total
@@ -358,8 +363,9 @@ def _schedule(probe_steps: int | Sequence[int], steps: int) -> set[int]:
 
 @contextmanager
 def _training(model: nn.Module, seed: int) -> Iterator[None]:
-    """Train mode and a seeded random state inside; the caller's modes and state after."""
-    with modes_restored(model), random_state_restored():
+    """Train mode, gradients and a seeded random state inside; the caller's after."""
+    gradients = torch.inference_mode(False), torch.enable_grad()
+    with gradients[0], gradients[1], modes_restored(model), random_state_restored():
         torch.manual_seed(seed)
         model.train()
         yield

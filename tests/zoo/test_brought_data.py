@@ -203,6 +203,41 @@ def test_fit_refuses_what_is_no_optimizer(optimizer, words: str):
         cc.fit(network(), split(INPUTS, TARGET), optimizer=optimizer, steps=1, progress=False)
 
 
+class Cut(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return super().forward(x)
+
+
+def no_terms(model, inputs, target):
+    return nn.functional.cross_entropy(model(inputs), target)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "error", "words"),
+    [
+        (Cut(4, 3), {}, ValueError, r"loss must depend on a trainable parameter.*no_grad"),
+        (nn.Flatten(), {}, ValueError, "model must have a trainable parameter"),
+        (network().forward, {}, TypeError, "model must be a torch.nn.Module, got method"),
+        (network().to("meta"), {}, ValueError, "model must hold numbers"),
+        (network(), {"loss": no_terms}, TypeError, "must return LossTerms.*got Tensor"),
+        (network(), {"probes": print}, TypeError, "probes must be a list of callables"),
+        (network(), {"probes": [3]}, TypeError, r"probes must be a list of callables.*\[3\]"),
+    ],
+)
+def test_fit_says_what_it_cannot_train(model, options, error, words: str):
+    with pytest.raises(error, match=words):
+        cc.fit(model, split(INPUTS, TARGET), lr=0.1, steps=1, progress=False, **options)
+
+
+def test_fit_trains_in_inference_mode():
+    models = [network(), network()]
+    for model, mode in zip(models, (False, True), strict=True):
+        with torch.inference_mode(mode):
+            cc.fit(model, split(INPUTS, TARGET), lr=0.1, steps=2, batch_size=4, progress=False)
+    assert torch.equal(models[0][0].weight, models[1][0].weight)
+
+
 def test_fit_refuses_an_exported_program():
     exported = torch.export.export(network(), (INPUTS,)).module()
     with pytest.raises(ValueError, match=r"torch\.export.*train the module"):
