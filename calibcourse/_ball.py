@@ -131,4 +131,4 @@ def _signs_like(gradient: Tensor) -> Tensor:
 @lru_cache(maxsize=8)  # a copy to a device is a wait for it
 def _signs(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return (torch.randint(0, 2, shape, generator=generator) * 2 - 1).to(device, dtype)
+    return (torch.randint(0, 2, shape, generator=generator, device="cpu") * 2 - 1).to(device, dtype)

@@ -95,7 +95,7 @@ def pgd(
         >>> pgd(nn.Identity(), x, y, epsilon=0.1)
         tensor([[0.4000, 0.6000]])
     """
-    inputs = usable(inputs)
+    inputs, target = usable(inputs), usable(target)
     ball = Ball(inputs, epsilon, norm, clip)
     check_choice(objective, "objective", OBJECTIVES)
     _check_steps(steps, step_size)
@@ -170,7 +170,7 @@ def robust_margin(
         >>> found.margin, found.adversarial_inputs
         (tensor([0.1000]), tensor([[0.4000, 0.3000]]))
     """
-    inputs = usable(inputs)
+    inputs, target = usable(inputs), usable(target)
     ball = Ball(inputs, epsilon, norm, clip)
     _check_steps(steps, step_size)
     batch_size = check_integer(batch_size, "batch_size", 1)
@@ -325,7 +325,7 @@ def _checked(model: Model, inputs: Tensor, target: Tensor) -> Model:
     with torch.no_grad():
         logits = model(inputs[:1])
     check_logits(logits, "model(inputs)")
-    check_target(target, len(inputs), logits.shape[1])
+    check_target(target, len(inputs), logits.shape[1], device=logits.device)
     return model
 
 

@@ -35,6 +35,8 @@ def measured(model: nn.Module, inputs: Tensor, target: Tensor) -> dict[str, Tens
         "norms": cc.jacobian_norms(model, inputs),
         "ladder": cc.curvature_ladder(model, inputs, target).u2,
         "sandwich": cc.direct_sandwich(model, inputs, target).upper,
+        "attack": cc.pgd(model, inputs, target, 0.1),
+        "robust": cc.robust_margin(model, inputs, target, 0.1).margin,
         "slope": cc.input_margin_gradient(model, inputs, target),
         "ece": cc.expected_calibration_error(logits, target),
         "kce": cc.kernel_calibration_error(logits, target),
@@ -72,6 +74,8 @@ def test_data_made_in_inference_mode_is_measured_and_trained_on():
     assert torch.equal(cc.input_margin_gradient(model, inputs, target), expected)
     for loss in LOSSES:
         loss(model, inputs, target).total.backward()
+    cc.pgd(model, inputs, target, 0.1)
+    cc.robust_margin(model, inputs, target, 0.1)
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
@@ -101,6 +105,9 @@ def test_labels_of_another_device_are_named():
         for call in (cc.Hessian, cc.input_margin_gradient, cc.curvature_ladder, LOSSES[0]):
             with pytest.raises(ValueError, match=r"target must be on .*cuda"):
                 call(model, inputs, TARGET)
+        for attack in (cc.pgd, cc.robust_margin):
+            with pytest.raises(ValueError, match=r"target must be on .*cuda"):
+                attack(model, inputs, TARGET, 0.1)
 
 
 LOGITS = torch.eye(3).repeat(2, 1)
