@@ -44,12 +44,19 @@ def check_masked_logits_and_target(logits: Tensor, target: Tensor, name: str = "
 def _check_shape_of_logits(logits: Tensor, name: str) -> None:
     check_floating(logits, name)
     if logits.ndim != 2:
-        raise ValueError(f"{name} must have shape (N, K), got {tuple(logits.shape)}")
+        ones = logits.ndim > 2 and logits.shape[2:].numel() == 1
+        raise ValueError(
+            f"{name} must have shape (N, K), got {tuple(logits.shape)}"
+            + (": flatten(1) drops axes of length 1" if ones else "")
+        )
     n_samples, n_classes = logits.shape
     if n_samples == 0:
         raise ValueError(f"{name} must hold at least one sample, got shape {tuple(logits.shape)}")
     if n_classes < 2:
-        raise ValueError(f"{name} must have K >= 2 classes, got shape {tuple(logits.shape)}")
+        raise ValueError(
+            f"{name} must have K >= 2 classes, got shape {tuple(logits.shape)}; one logit z of a "
+            "yes-or-no model says the same as the two logits torch.cat([torch.zeros_like(z), z], 1)"
+        )
 
 
 def check_floating(values: Tensor, name: str) -> None:
@@ -197,11 +204,14 @@ def check_target(
     if not isinstance(target, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(target).__name__}")
     if target.dtype != torch.int64:
-        raise TypeError(f"{name} must have dtype torch.int64, got {target.dtype}")
+        how = "" if target.is_floating_point() else ": long() makes it so"
+        how = ": argmax(1) of one-hot rows" if target.ndim == 2 else how
+        raise TypeError(f"{name} must have dtype torch.int64, got {target.dtype}{how}")
     if device is not None and target.device != device:
         raise ValueError(f"{name} must be on {device}, as the inputs are, got {target.device}")
     if target.shape != (n_samples,):
-        raise ValueError(f"{name} must have shape ({n_samples},), got {tuple(target.shape)}")
+        how = ": argmax(1) of one-hot rows" if target.ndim == 2 else ""
+        raise ValueError(f"{name} must have shape ({n_samples},), got {tuple(target.shape)}{how}")
     low, high = value_range(target)
     if low < 0 or high >= n_classes:
         raise ValueError(f"{name} must lie in 0..{n_classes - 1}, got values from {low} to {high}")

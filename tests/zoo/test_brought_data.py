@@ -131,6 +131,23 @@ def test_logits_that_nothing_can_be_computed_of(logits, words: str):
         cc.TemperatureScaling().fit(logits, TARGET)
 
 
+@pytest.mark.parametrize(
+    ("logits", "target", "remedy"),
+    [
+        (LOGITS, TARGET.int(), r"long\(\)"),
+        (LOGITS, torch.eye(3)[TARGET], r"argmax\(1\)"),
+        (LOGITS, torch.eye(3).long()[TARGET], r"argmax\(1\)"),
+        (LOGITS[:, :, None, None], TARGET, r"flatten\(1\)"),
+        (LOGITS[:, :1], TARGET, r"zeros_like\(z\), z"),
+    ],
+    ids=["int32", "one-hot floats", "one-hot integers", "axes of length 1", "one logit"],
+)
+def test_the_remedy_is_in_the_error(logits, target, remedy: str):
+    for function in (cc.expected_calibration_error, cc.true_margin, cc.ece_bounds):
+        with pytest.raises((TypeError, ValueError), match=remedy):
+            function(logits, target)
+
+
 def test_a_model_without_numbers():
     with pytest.raises(
         ValueError, match=r"must hold numbers, but '0\.weight' is on the device 'meta"
