@@ -208,7 +208,11 @@ def _factorising(calls: list[_Call], logits: Tensor, n_samples: int) -> list[_Ca
             for p in (call.module.weight, call.module.bias)
             if p is not None
         )
-        and all(_meets_only(id(p), call.output.node, met) for p in call.module.parameters())
+        and all(
+            _meets_only(id(p), call.output.node, met)
+            for p in call.module.parameters()
+            if p.requires_grad
+        )
     ]
 
 
@@ -230,17 +234,18 @@ def _consumers(logits: Tensor) -> dict[int | Node, list[Node]]:
 
 
 def _meets_only(place: int | Node, goal: Node, met: dict[int | Node, list[Node]]) -> bool:
-    """Whether nothing but the goal takes in a parameter, or does so by way of a view of it.
+    """Whether the goal, and nothing else, takes in a parameter, as it is or transposed.
 
-    A gradient that a model takes of itself takes in the very view that its layer did.
+    A gradient that a model takes of itself takes in the very transpose that its layer did, and
+    `torch.func.functional_call` may have lent the layer a tensor that is made of its parameter.
     """
-    if place not in met:  # frozen, or without a part in the logits
-        return True
-    while place is not goal:
-        if len(met[place]) != 1:
-            return False
+    while len(met.get(place, ())) == 1:
         place = met[place][0]
-    return True
+        if place is goal:
+            return True
+        if cast(Node, place).name() != "TBackward0":
+            break
+    return False
 
 
 def _factorised_share(calls: list[_Call], logits: Tensor) -> Tensor:

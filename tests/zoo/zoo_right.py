@@ -423,6 +423,29 @@ def gradient_by_torch_func():
 
 
 @right(flat)
+def weights_masked_by_functional_call():
+    """The layer is called with other tensors, made of its weights, which are back afterwards."""
+
+    def forward(model: Written, x: Tensor) -> Tensor:
+        inner = {name: p * model.mask for name, p in model.inner.named_parameters()}
+        return model.head(torch.tanh(torch.func.functional_call(model.inner, inner, (x,))))
+
+    mask = torch.tensor([1.0, 0.5, 0.0, 2.0])
+    return Written(forward, inner=nn.Linear(WIDTH, WIDTH), mask=mask, head=head())
+
+
+@right(flat)
+def weights_made_by_another_network():
+    """The layer's own weights have no part in the logits, though it is called."""
+
+    def forward(model: Written, x: Tensor) -> Tensor:
+        weight = model.maker.view(N_CLASSES, WIDTH).square()
+        return torch.func.functional_call(model.inner, {"weight": weight}, (x,))
+
+    return Written(forward, inner=head(), maker=nn.Parameter(torch.rand(WIDTH * N_CLASSES)))
+
+
+@right(flat)
 def layers_with_a_forward_of_their_own():
     """As adapters are set on a model that is there already."""
     model = nn.Sequential(nn.Linear(WIDTH, 5), nn.Tanh(), head(5))
