@@ -153,9 +153,17 @@ def _range(values: Tensor) -> tuple[float, float]:
 
 def numbers(values: Sequence[Tensor]) -> list[float]:
     """Tensors of one element as numbers, in one wait for a device; for a CPU there is no wait."""
-    if all(value.is_cpu for value in values):
-        return [value.item() for value in values]
-    return torch.stack([value.detach().reshape(()) for value in values]).tolist()
+    try:
+        if all(value.is_cpu for value in values):
+            return [value.item() for value in values]
+        return torch.stack([value.detach().reshape(()) for value in values]).tolist()
+    except RuntimeError as error:
+        if "vmap" not in str(error):
+            raise
+        raise ValueError(
+            "values must be known when they are checked, and inside torch.func.vmap they are not: "
+            "call this outside, on all samples at once"
+        ) from error
 
 
 def check_finite(values: Tensor, name: str) -> None:

@@ -148,6 +148,14 @@ def test_the_remedy_is_in_the_error(logits, target, remedy: str):
             function(logits, target)
 
 
+def test_vmap_is_named():
+    def one(logits: Tensor, target: Tensor) -> Tensor:
+        return cc.true_margin(logits[None], target[None])[0]
+
+    with pytest.raises(ValueError, match="vmap they are not: call this outside"):
+        torch.func.vmap(one)(LOGITS, TARGET)
+
+
 def test_a_model_without_numbers():
     with pytest.raises(
         ValueError, match=r"must hold numbers, but '0\.weight' is on the device 'meta"
