@@ -269,6 +269,16 @@ def check_integer(value: int, name: str, minimum: int) -> int:
     return int(value)
 
 
+def check_operator(operator: object) -> None:
+    """Require what has products with vectors."""
+    if not all(hasattr(operator, name) for name in ("matvec", "shape", "dtype", "device")):
+        raise TypeError(
+            "operator must have matvec, shape, dtype and device, got "
+            f"{type(operator).__name__}; MatrixOperator makes one of a matrix, GaussNewton and "
+            "Hessian of a model"
+        )
+
+
 def check_seed(seed: int, below: int = 2**63) -> int:
     """Require an integer that torch takes as a seed, also with the number of an epoch added."""
     seed = check_integer(seed, "seed", 0)

@@ -31,7 +31,7 @@ class SplitBatches:
     """
 
     def __init__(self, train: Any, batch_size: int | None, seed: int):
-        count = _count_of(train)
+        count = count_of(train)
         if batch_size is not None:
             batch_size = check_integer(batch_size, "batch_size", 1)
         self.train, self.seed = train, seed
@@ -66,21 +66,21 @@ class SplitBatches:
         return {"train_samples": len(self.train.target)}
 
 
-def _count_of(train: Any) -> int:
-    """How many samples a split has: tensors with one target for each."""
+def count_of(split: Any, of: str = "train") -> int:
+    """How many samples a split of data has: tensors with one target for each."""
     for name in ("inputs", "target"):
-        part = getattr(train, name)
+        part = getattr(split, name)
         if not isinstance(part, Tensor):
             raise TypeError(
-                f"data.train.{name} must be a torch.Tensor, got {type(part).__name__}: "
+                f"data.{of}.{name} must be a torch.Tensor, got {type(part).__name__}: "
                 "torch.as_tensor makes one"
             )
-    if train.inputs.shape[:1] != train.target.shape[:1]:
+    if split.inputs.shape[:1] != split.target.shape[:1]:
         raise ValueError(
-            "data.train must have one target per sample, got inputs of shape "
-            f"{tuple(train.inputs.shape)} and target of shape {tuple(train.target.shape)}"
+            f"data.{of} must have one target per sample, got inputs of shape "
+            f"{tuple(split.inputs.shape)} and target of shape {tuple(split.target.shape)}"
         )
-    return len(train.target)
+    return len(split.target)
 
 
 class LoadedBatches:

@@ -26,6 +26,7 @@ from torch.utils.checkpoint import CheckpointError
 from ._ball import Ball, Clip, check_clip
 from ._checks import (
     check_choice,
+    check_floating,
     check_inputs,
     check_integer,
     check_logits_and_target,
@@ -275,6 +276,7 @@ class CalMO:
         """The loss of a batch, with its terms and the logits."""
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        check_floating(inputs, "inputs")
         model, inputs, target = plain(model), usable(inputs), usable(target)
         # Nothing is clipped, and no range required, where nothing is attacked.
         clip = self.clip if self.robust_weight else None

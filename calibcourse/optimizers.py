@@ -77,6 +77,8 @@ def make_optimizer(name: str, model: nn.Module, lr: float, **options: Any) -> to
     """
     check_choice(name, "name", OPTIMIZERS)
     lr = check_real(lr, "lr", 0.0, strict=True)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if not _trainable(model):
         raise ValueError("model must have a trainable parameter, got none")
     build = OPTIMIZERS[name]

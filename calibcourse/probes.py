@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import Once, check_choice, check_integer, is_finite
+from .batches import count_of
 from .bounds import curvature_ladder, ece_bounds
 from .curvature import WarmSharpness, batch_sharpness
 from .margins import log_margin_moment, true_margin
@@ -138,6 +139,7 @@ def _part(data: Any, name: str) -> Any:
             f"{type(data).__name__}: give fit a Dataset, or an object whose train yields batches "
             "and whose other parts are Splits"
         )
+    count_of(split, name)
     return split
 
 

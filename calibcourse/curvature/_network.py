@@ -50,12 +50,12 @@ def prepared(model: nn.Module, inputs: Tensor) -> tuple[nn.Module, Tensor, Param
     check_no_inference(model)
     check_finite_parameters(model)
     parameters = trainable_parameters(model)
-    inputs = inputs_for(model, parameters, inputs)
+    inputs = inputs_for(model, inputs)
     ready = cast(nn.Module, well_behaved(model, inputs))
     return ready, inputs, parameters if ready is model else trainable_parameters(ready)
 
 
-def inputs_for(model: nn.Module, parameters: Parameters, inputs: Tensor) -> Tensor:
+def inputs_for(model: nn.Module, inputs: Tensor) -> Tensor:
     """The inputs as a graph can hold them, known to fit the model."""
     check_inputs(inputs, integers=True)
     check_fits(model, inputs)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_real, check_seed
+from .._checks import check_integer, check_operator, check_real, check_seed
 from .._conduct import undisturbed
 from .lanczos import _Basis, _start, _with_product
 from .operators import SymmetricOperator
@@ -80,6 +80,7 @@ def spectral_density(
         >>> density, round(density.share_above(5.0), 1)  # one of eight
         (SpectralDensity(d=8, from 1 to 9, 100 vectors of 2 steps), 0.1)
     """
+    check_operator(operator)
     n_vectors = check_integer(n_vectors, "n_vectors", 1)
     steps = check_integer(steps, "steps", 1)
     seed = check_seed(seed)

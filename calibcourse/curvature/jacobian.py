@@ -243,7 +243,7 @@ def _meets_only(place: int | Node, goal: Node, met: dict[int | Node, list[Node]]
         place = met[place][0]
         if place is goal:
             return True
-        if cast(Node, place).name() != "TBackward0":
+        if place.name() != "TBackward0":
             break
     return False
 

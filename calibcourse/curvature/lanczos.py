@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_real, check_seed
+from .._checks import check_integer, check_operator, check_real, check_seed
 from .._conduct import undisturbed
 from ._unseen import Stage, chance_above, may_fall_short
 from .operators import SymmetricOperator
@@ -183,6 +183,7 @@ def top_eigenpairs(
         >>> [round(pair.value, 4) for pair in top_eigenpairs(MatrixOperator(matrix), 2)]
         [3.0, 3.0]
     """
+    check_operator(operator)
     k = check_integer(k, "k", 1)
     if k > operator.shape[0]:
         raise ValueError(f"k must be at most d = {operator.shape[0]}, got {k}")
@@ -227,6 +228,7 @@ class _Negated(SymmetricOperator):
     """-A."""
 
     def __init__(self, operator: SymmetricOperator):
+        check_operator(operator)
         self._operator = operator
         self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
 
@@ -245,6 +247,7 @@ def _lanczos(
     max_basis: int | None,
     value_only: bool = False,
 ) -> list[Eigenpair]:
+    check_operator(operator)
     tol = check_real(tol, "tol", 0.0, strict=True)
     max_matvecs = check_integer(max_matvecs, "max_matvecs", k)
     start = _start(operator, k, v0, check_seed(seed))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_choice, check_inputs, check_integer, check_target, numbers
+from .._checks import check_choice, check_floating, check_integer, check_target, numbers
 from .._conduct import spread, undisturbed, usable
 from .._devices import precise
 from .._sources import check_source
@@ -121,8 +121,7 @@ class MatrixOperator(SymmetricOperator):
     """
 
     def __init__(self, matrix: Tensor):
-        if not isinstance(matrix, Tensor) or not matrix.is_floating_point():
-            raise TypeError("matrix must be a floating torch.Tensor")
+        check_floating(matrix, "matrix")
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
             raise ValueError(f"matrix must have shape (d, d), d >= 1, got {tuple(matrix.shape)}")
         slack = 100 * torch.finfo(matrix.dtype).eps * matrix.abs().max()  # rounding of A + Aᵀ
@@ -174,7 +173,7 @@ class _NetworkOperator(SymmetricOperator):
         """The operator of other samples at the same point: the model is not looked at once more."""
         other = copy(self)
         other._stream = None
-        other.inputs = inputs_for(self.model, self.parameters, inputs)
+        other.inputs = inputs_for(self.model, inputs)
         other._take(target, self._point)
         return other
 
@@ -203,10 +202,10 @@ class _NetworkOperator(SymmetricOperator):
     def _all(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """The batches of the stream, checked."""
         for inputs, target in cast(Stream, self._stream):
-            check_inputs(inputs, integers=True)
+            inputs = inputs_for(self.model, inputs)
             if self._needs_target:
                 check_target(target, len(inputs), self._n_classes)
-            yield usable(inputs), usable(target) if self._needs_target else None
+            yield inputs, usable(target) if self._needs_target else None
 
     def _take(self, target: Tensor | None, point: Point | None = None) -> None:
         shape = self.inputs.shape[1:]

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .._conduct import undisturbed
+from .._sources import pair
 from .lanczos import Eigenpair, top_eigenpair
 from .operators import GaussNewton, Hessian, Samples
 
@@ -151,8 +152,9 @@ def batch_sharpness(
     """
     quotients, n_batches = [], 0
     hessian: Hessian | None = None
-    for inputs, target in batches:
+    for batch in batches:
         n_batches += 1
+        inputs, target = pair(batch, "batches", "a list of batches, a DataLoader")
         # The first tries the model out; the others are of the same model.
         hessian = hessian.at(inputs, target) if hessian else Hessian(model, inputs, target, loss)
         quotient = hessian.curvature_along_gradient()

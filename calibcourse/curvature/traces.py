@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .._checks import check_integer, check_seed
+from .._checks import check_integer, check_operator, check_seed
 from .._conduct import undisturbed
 from .._devices import precise
 from ._network import evaluate, precise_logits
@@ -70,6 +70,7 @@ def trace(
         >>> trace(MatrixOperator(torch.diag(torch.arange(5.0))))
         Trace(value=10, exact, matvecs=5)
     """
+    check_operator(operator)
     max_matvecs = check_integer(max_matvecs, "max_matvecs", 3)
     seed = check_seed(seed)
     if exact is None:

@@ -156,6 +156,37 @@ def test_vmap_is_named():
         torch.func.vmap(one)(LOGITS, TARGET)
 
 
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda m: cc.top_eigenpair(torch.eye(3)), "operator must have matvec.*got Tensor"),
+        (lambda m: cc.top_eigenvalue(m), "operator must have matvec.*got Sequential"),
+        (lambda m: cc.top_eigenpairs(m, 2), "operator must have matvec.*GaussNewton"),
+        (lambda m: cc.bottom_eigenpairs(m, 2), "operator must have matvec"),
+        (lambda m: cc.spectral_density(m), "operator must have matvec"),
+        (lambda m: cc.trace(torch.eye(3)), "operator must have matvec.*MatrixOperator"),
+        (lambda m: cc.curvature.MatrixOperator(torch.eye(3).to_sparse()), "matrix must be a dense"),
+        (lambda m: cc.batch_sharpness(m, (INPUTS, TARGET)), "batches must .*yield pairs"),
+        (lambda m: cc.batch_sharpness(m, [(INPUTS, TARGET, TARGET)]), "batches must .*yield pairs"),
+        (
+            lambda m: (
+                cc.GaussNewton(m, [(INPUTS, TARGET), (INPUTS.double(), TARGET)]) @ torch.ones(43)
+            ),
+            "inputs must have the model's dtype",
+        ),
+        (lambda m: cc.CalMO()(m, INPUTS.tolist(), TARGET), "inputs must be a torch.Tensor"),
+        (lambda m: cc.make_optimizer("sgd", m.parameters(), 0.1), "model must be a torch.nn.Mod"),
+        (
+            lambda m: cc.SharpnessProbe()(m, split(INPUTS.numpy(), TARGET)),
+            r"data\.train\.inputs must be a torch\.Tensor, got ndarray",
+        ),
+    ],
+)
+def test_what_is_given_in_the_place_of_something_else_is_named(call, words: str):
+    with pytest.raises(TypeError, match=words):
+        call(network())
+
+
 def test_a_model_without_numbers():
     with pytest.raises(
         ValueError, match=r"must hold numbers, but '0\.weight' is on the device 'meta"
