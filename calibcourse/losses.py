@@ -294,12 +294,14 @@ class CalMO:
             try:
                 robust = self._robust_term(model, ball, target, clean, logits)
             except RuntimeError as error:
-                if "Jitted" not in str(error) and not isinstance(error, CheckpointError):
+                known = "Jitted" in str(error) or "does not require grad" in str(error)
+                if not known and not isinstance(error, CheckpointError):
                     raise
                 raise ValueError(
                     "model must run with other tensors in place of its parameters (by "
-                    "torch.func.functional_call) where robust_weight > 0; scripted modules and "
-                    "activation checkpoints cannot: pass the module without them"
+                    "torch.func.functional_call) where robust_weight > 0; scripted modules, "
+                    "gradients that it takes in its own parameters, and activation checkpoints "
+                    "cannot: pass the module without them"
                 ) from error
         total = cross_entropy + self.robust_weight * robust + self.smooth_weight * smooth
         terms = (cross_entropy, robust, smooth, logits)

@@ -10,7 +10,8 @@ import zoo_reference as reference
 from torch import Tensor, nn
 from zoo_models import N_CLASSES, N_SAMPLES, Kind
 from zoo_refused import REFUSED
-from zoo_right import RIGHT
+from zoo_right import RIGHT as PLAIN
+from zoo_right_layers import RIGHT as LAYERS
 
 import calibcourse as cc
 from calibcourse.curvature import (
@@ -24,6 +25,7 @@ from calibcourse.curvature import (
 
 TOLERANCE = 1e-8  # relative: differences along a line give ten digits, everything else more
 LOSSES = ("cross_entropy", "mse")
+RIGHT = PLAIN | LAYERS
 
 
 def make(kind: Kind) -> tuple[nn.Module, Tensor, Tensor]:
