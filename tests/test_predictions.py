@@ -208,6 +208,11 @@ def test_a_number_is_typed_and_kept():
     assert (again.answer.value, again.sure.value) == ("84.5", 0.8)
 
 
+def test_what_is_typed_is_sent_as_a_whole():
+    """Sent letter by letter, "95 %" once arrived as "9 %": an echo came in between."""
+    assert not PredictionInput(SHARE).answer.continuous_update
+
+
 def test_nothing_is_chosen_for_the_learner():
     box = PredictionInput(SIDE)
     assert box.answer.value is None and box.sure.value is None

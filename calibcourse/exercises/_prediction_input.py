@@ -40,6 +40,8 @@ class PredictionInput(ipywidgets.VBox):
                 value=f"{guess.answer:g}" if answered else "",
                 placeholder=f"a number{', in ' + prediction.unit if prediction.unit else ''}",
                 description="I expect",
+                # Sent as a whole: an echo of its beginning could overwrite what was typed since.
+                continuous_update=False,
                 style=_LABELS,
                 layout={"width": "22em"},
             )
