@@ -207,19 +207,20 @@ def check_target(
     n_classes: int,
     name: str = "target",
     device: torch.device | None = None,
+    of: str = "inputs",
 ) -> None:
-    """Require int64 labels of shape (N,) in 0..K-1, on a device where one is given."""
+    """Require int64 labels of shape (N,) in 0..K-1, on the device, where given, of something."""
     if not isinstance(target, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(target).__name__}")
+    one_hot = ": argmax(1) of one-hot rows" if target.ndim == 2 else ""
     if target.dtype != torch.int64:
-        how = "" if target.is_floating_point() else ": long() makes it so"
-        how = ": argmax(1) of one-hot rows" if target.ndim == 2 else how
+        how = one_hot or ("" if target.is_floating_point() else ": long() makes it so")
         raise TypeError(f"{name} must have dtype torch.int64, got {target.dtype}{how}")
     if device is not None and target.device != device:
-        raise ValueError(f"{name} must be on {device}, as the inputs are, got {target.device}")
+        raise ValueError(f"{name} must be on the device of {of} ({device}), got {target.device}")
     if target.shape != (n_samples,):
-        how = ": argmax(1) of one-hot rows" if target.ndim == 2 else ""
-        raise ValueError(f"{name} must have shape ({n_samples},), got {tuple(target.shape)}{how}")
+        shape = tuple(target.shape)
+        raise ValueError(f"{name} must have shape ({n_samples},), got {shape}{one_hot}")
     low, high = value_range(target)
     if low < 0 or high >= n_classes:
         raise ValueError(f"{name} must lie in 0..{n_classes - 1}, got values from {low} to {high}")
@@ -232,11 +233,7 @@ def check_logits_and_target(logits: Tensor, target: Tensor, name: str = "logits"
 
 
 def _check_target_of(logits: Tensor, target: Tensor, name: str) -> None:
-    check_target(target, *logits.shape)
-    if target.device != logits.device:
-        raise ValueError(
-            f"target must be on the device of {name} ({logits.device}), got {target.device}"
-        )
+    check_target(target, *logits.shape, device=logits.device, of=name)
 
 
 def check_inputs(inputs: Tensor, name: str = "inputs", *, integers: bool = False) -> None:
@@ -332,6 +329,14 @@ def check_deterministic_model(model: nn.Module) -> None:
                 f"model must not have {type(module).__name__} in train mode (layer {name!r}): "
                 "its output depends on the rest of the batch or on chance; call model.eval() first"
             )
+
+
+def check_trainable(model: nn.Module) -> None:
+    """Require a module with something to train."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("model must have a trainable parameter, got none")
 
 
 def check_numbers(model: nn.Module) -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._checks import check_inputs, check_logits, check_numbers
+from ._checks import check_inputs, check_logits
 from ._conduct import modes_restored, usable, writes_into
 from .batches import LoadedBatches, SplitBatches, check_smallest_batch
 from .losses import WRITES, LossTerms, _called, _plain_terms, _widened
@@ -103,15 +103,6 @@ def resolve_probes(probes: Any) -> list[Callable]:
             + (type(probes).__name__ if callable(probes) else f"{probes}")
         )
     return probes
-
-
-def check_trainable(model: nn.Module) -> None:
-    """Require a module with something to train."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError("model must have a trainable parameter, got none")
-    check_numbers(model)
 
 
 def resolve_optimizer(optimizer, model, lr, batches) -> tuple[Any, str]:

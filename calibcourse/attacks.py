@@ -283,7 +283,7 @@ def _refine(
 
     for size in sizes:
         gradient, logits = _climb(model, point, aim)
-        best.offer(point, _gaps(logits, target).amin(1))
+        best.offer(point, _margin(logits, target))
         point = ball.ascend(point, gradient, size)
     best.offer(point, _margin_at(model, point, target))
 
@@ -308,7 +308,12 @@ def _climb(
 
 def _margin_at(model: nn.Module, point: Tensor, target: Tensor) -> Tensor:
     with torch.no_grad():
-        return _gaps(model(point), target).amin(1)
+        return _margin(model(point), target)
+
+
+def _margin(logits: Tensor, target: Tensor) -> Tensor:
+    """The true margin, of labels that have been checked."""
+    return _gaps(logits, target).amin(1)
 
 
 def _gaps(logits: Tensor, target: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._checks import check_choice, check_integer, check_real
+from ._checks import check_choice, check_integer, check_real, check_trainable
 from ._conduct import modes_restored
 from .curvature import GaussNewton, Hessian, top_eigenpairs
 
@@ -77,10 +77,7 @@ def make_optimizer(name: str, model: nn.Module, lr: float, **options: Any) -> to
     """
     check_choice(name, "name", OPTIMIZERS)
     lr = check_real(lr, "lr", 0.0, strict=True)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if not _trainable(model):
-        raise ValueError("model must have a trainable parameter, got none")
+    check_trainable(model)
     build = OPTIMIZERS[name]
     choices = dict(list(inspect.signature(build).parameters.items())[2:])
     for option in options:

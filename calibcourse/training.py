@@ -17,12 +17,18 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ._checks import Once, are_finite, check_integer, check_seed
+from ._checks import (
+    Once,
+    are_finite,
+    check_integer,
+    check_numbers,
+    check_seed,
+    check_trainable,
+)
 from ._conduct import modes_restored, random_state, random_state_restored, restore_random_state
 from ._files import check_writable, shortened
 from ._given import (
     check_model,
-    check_trainable,
     described,
     plain,
     resolve_batches,
@@ -143,6 +149,7 @@ def fit(
     schedule = _schedule(probe_steps, steps)
     probes = resolve_probes(probes)
     check_trainable(model)
+    check_numbers(model)
     if device is None:
         device = next(model.parameters()).device
     model.to(device)
@@ -364,8 +371,12 @@ def _schedule(probe_steps: int | Sequence[int], steps: int) -> set[int]:
 @contextmanager
 def _training(model: nn.Module, seed: int) -> Iterator[None]:
     """Train mode, gradients and a seeded random state inside; the caller's after."""
-    gradients = torch.inference_mode(False), torch.enable_grad()
-    with gradients[0], gradients[1], modes_restored(model), random_state_restored():
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        modes_restored(model),
+        random_state_restored(),
+    ):
         torch.manual_seed(seed)
         model.train()
         yield
